@@ -1,0 +1,35 @@
+"""Fine-tune image classifiers in stages: one recipe file, one command.
+
+What a recipe file says is imported at once; what trains is imported, with torch, when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastrecipes.declare import FolderSplitter, OneCycle, Recipe, Stage, sgd
+from fastrecipes.errors import RecipeError, RunError
+
+if TYPE_CHECKING:
+    from fastrecipes.planning.prepare import plan_recipe
+    from fastrecipes.read.load import load_recipe
+    from fastrecipes.train.run import run
+
+__version__ = "0.1.0"
+
+_LATER = {
+    "load_recipe": "fastrecipes.read.load",
+    "plan_recipe": "fastrecipes.planning.prepare",
+    "run": "fastrecipes.train.run",
+}
+
+__all__ = [
+    "FolderSplitter", "OneCycle", "Recipe", "RecipeError", "RunError", "Stage", "load_recipe", "plan_recipe", "run", "sgd",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastrecipes' has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

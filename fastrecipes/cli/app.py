@@ -1,0 +1,144 @@
+"""The command line: each command parses, calls and prints. Torch is imported only by commands that need it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from fastrecipes.errors import RecipeError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="fastrecipes",
+    help="Fine-tune image classifiers in stages: one recipe file, one command.\n\n"
+    "A recipe file is Python code and runs as such: run only recipes that you trust.",
+    epilog="Exit codes: 0 done; 1 the run failed; 2 wrong recipe, data or command, nothing was trained; 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArg = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.", show_default=False)]
+SetOpt = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads the annotation on Python 3.10 too)
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a field: stages.0.lr=1e-3, arch=resnet18. May be repeated."),
+]
+DataOpt = Annotated[Optional[str], typer.Option("--data", metavar="DIR", help="Folder of the images, one folder per class.")]  # noqa: UP045
+ScaleOpt = Annotated[float, typer.Option("--scale", help="Multiply every stage's epochs, at least 1 stays.")]
+WeightsOpt = Annotated[Optional[str], typer.Option("--weights", metavar="FILE", help="Start from the weights in this file.")]  # noqa: UP045
+NoPretrainedOpt = Annotated[bool, typer.Option("--no-pretrained", help="Start from random weights.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
+    no_pretrained: NoPretrainedOpt = False,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are made.")] = Path("runs"),
+    workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that load images.", min=0, show_default="by device")] = None,  # noqa: UP045
+) -> None:  # fmt: skip
+    """Train a recipe, stage by stage."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    from fastrecipes.results.summary import run_summary
+    from fastrecipes.train.run import run as train
+
+    done = train(opened, out=out, workers=workers)
+    overrides = done.recipe.origin.overrides if done.recipe.origin else ()
+    _print(run_summary(done.plan, done.history, done.best, done.folder, overrides))
+
+
+@app.command()
+def plan(
+    recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
+    no_pretrained: NoPretrainedOpt = False,
+    plot: Annotated[Optional[Path], typer.Option("--plot", metavar="FILE", help="Draw rate and momentum over all steps (.png, .svg, .pdf).")] = None,  # noqa: UP045
+    measure: Annotated[bool, typer.Option("--measure", help="Train two real batches of each stage and estimate time and memory.")] = False,
+) -> None:  # fmt: skip
+    """Show every number of a recipe before any training."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    from fastrecipes.cli.planned import show_plan
+
+    _print(*show_plan(opened, plot=plot, measure=measure))
+
+
+@app.command(name="list")
+def list_() -> None:
+    """Show the recipes that come along."""
+    from fastrecipes.cli.listed import recipe_table
+
+    _print(recipe_table())
+
+
+@app.command()
+def cp(
+    recipe: RecipeArg,
+    dest: Annotated[Optional[str], typer.Argument(metavar="[DEST]", help="File or folder to copy to.", show_default="here")] = None,  # noqa: UP045
+) -> None:
+    """Copy a shipped recipe, to make it your own."""
+    from fastrecipes.read.shipped import copy_recipe
+
+    copy = copy_recipe(recipe, dest)
+    print(f"{copy}\nnext: edit it, then fastrecipes plan {copy}")
+
+
+@app.command(name="demo-data")
+def demo_data(dest: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder to write the images to.", show_default=False)]) -> None:
+    """Write the demo images (car_badges) to a folder."""
+    from fastrecipes.cli.demo import write_demo
+
+    print(write_demo(dest))
+
+
+def _print(*renderables: Any) -> None:
+    """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(*renderables, sep="\n")
+        return
+    wide = Console(highlight=False, width=400)
+    with wide.capture() as captured:
+        wide.print(*renderables, sep="\n")
+    print("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")))
+
+
+def main() -> None:
+    """Run the command line; every mistake of a user ends in one clear message and an exit code."""
+    from fastrecipes.cli.quiet import quiet_warnings
+
+    quiet_warnings()
+    try:
+        code = app(standalone_mode=False)
+    except RecipeError as e:
+        sys.exit(_told(e.problems, e.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `| head` has read enough
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as e:
+        if not hasattr(e, "format_message"):  # click's own: a wrong option, a missing argument
+            raise
+        sys.exit(_told([_click_words(e)], 2))
+    sys.exit(code or 0)
+
+
+def _told(problems: Any, code: int) -> int:
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return code
+
+
+def _click_words(error: Any) -> str:
+    command = getattr(getattr(error, "ctx", None), "command_path", "fastrecipes")
+    return f"{error.format_message().rstrip('.')}; see {command} --help"

@@ -1,0 +1,48 @@
+"""From the words of a command line to a recipe; what is wrong with them is told before torch is imported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fastrecipes.data.source import check_source
+from fastrecipes.declare.recipe import Recipe, scaled
+from fastrecipes.errors import RecipeError
+from fastrecipes.read.load import load_outlined
+from fastrecipes.read.outline import outline
+from fastrecipes.read.override import Override, apply_overrides, check_overrides, parse_override
+from fastrecipes.read.shipped import recipe_path
+
+__all__ = ["open_recipe"]
+
+
+def open_recipe(
+    given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool
+) -> Recipe:
+    """The recipe that a command line means, with its changes. Raises `RecipeError` for all that can be told early."""
+    seen = outline(recipe_path(given))
+    overrides = [parse_override(text) for text in sets or ()]
+    overrides += _shortcuts(data, weights, no_pretrained)
+    check_overrides(overrides, seen)
+    if not (math.isfinite(scale) and scale > 0):
+        raise RecipeError(f"--scale {scale:g}: expected a number > 0, such as 0.1")
+    if data is not None:
+        check_source(data)
+    recipe = apply_overrides(load_outlined(seen), overrides)
+    return scaled(recipe, scale) if scale != 1 else recipe
+
+
+def _shortcuts(data: str | None, weights: str | None, no_pretrained: bool) -> list[Override]:
+    """Options that stand for a field: what they change is recorded as `--set` would be."""
+    found = []
+    if data is not None:
+        found.append(Override(f"source={data}", ("source",), data))
+    if weights is not None:
+        if not Path(weights).expanduser().is_file():
+            raise RecipeError(f"--weights {weights}: no such file")
+        found.append(Override(f"weights={weights}", ("weights",), weights))
+    if no_pretrained:
+        found.append(Override("pretrained=False", ("pretrained",), False))
+    return found

@@ -1,0 +1,171 @@
+"""The items of a run, their labels and their split: found once, recorded, and the same in every stage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastai.data.block import DataBlock
+from fastai.torch_core import TensorCategory
+
+from fastrecipes.data.draws import Draws
+from fastrecipes.declare.recipe import Recipe
+from fastrecipes.declare.splitters import TRAIN_FOLDERS, VALID_FOLDERS
+from fastrecipes.errors import RecipeError
+
+__all__ = ["Dataset", "block_of", "find_dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All items of a run in a fixed order, which of them train and which validate, and their classes."""
+
+    source: Path
+    items: Any
+    """what the DataBlock's get_items gave, paths sorted"""
+    keys: tuple[str, ...]
+    """how each item is called in split.csv: its path below `source`"""
+    labels: tuple[str, ...]
+    train: tuple[int, ...]
+    valid: tuple[int, ...]
+    vocab: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The record of the split: (item, split, label) for each item that is in one."""
+        part = {i: "train" for i in self.train} | {i: "valid" for i in self.valid}
+        return [(self.keys[i], part[i], self.labels[i]) for i in sorted(part)]
+
+    def count(self, part: Sequence[int]) -> Counter[str]:
+        """Images of each class among the items of `part`."""
+        return Counter(self.labels[i] for i in part)
+
+
+def block_of(data: Callable[[int], Any], size: int) -> DataBlock:
+    """The DataBlock that the recipe's `data` returns for images of `size` pixels."""
+    try:
+        block = data(size)
+    except Exception as e:
+        raise RecipeError(f"data({size}): {type(e).__name__}: {e}") from e
+    if not isinstance(block, DataBlock):
+        raise RecipeError(f"data({size}): returns a {type(block).__name__}; expected a fastai DataBlock")
+    return block
+
+
+def find_dataset(recipe: Recipe, source: Path) -> Dataset:
+    """Find the items below `source` with the recipe's DataBlock, split them and read their labels; no image is opened.
+
+    Raises `RecipeError` with what cannot be trained on: no images, one class only, empty classes, an empty part.
+    """
+    block = block_of(recipe.data, recipe.size)
+    items, keys = _items(block, source)
+    splits, notes = _splits(block, items, recipe.seed)
+    block.get_items, block.splitter = (lambda _: items), (lambda _: splits)
+    vocab, labels = _labels(block, source, len(keys), splits)
+    dataset = Dataset(source, items, keys, labels, tuple(splits[0]), tuple(splits[1]), vocab, notes)
+    problems = list(_problems(dataset))
+    if problems:
+        raise RecipeError(*problems)
+    return dataset
+
+
+def _items(block: DataBlock, source: Path) -> tuple[Any, tuple[str, ...]]:
+    items = block.get_items(source) if block.get_items else source
+    if not len(items) if hasattr(items, "__len__") else True:
+        raise RecipeError(f"data: {source}: no images found; expected one folder per class with .jpg or .png files")
+    if not all(isinstance(item, (str, Path)) for item in items) or hasattr(items, "iloc"):
+        return items, tuple(f"row {i}" for i in range(len(items)))
+    by_key = {_key(Path(item), source): item for item in items}
+    shown = {key: item for key, item in by_key.items() if "__MACOSX" not in Path(key).parts}
+    return [shown[key] for key in sorted(shown)], tuple(sorted(shown))
+
+
+def _key(item: Path, source: Path) -> str:
+    return (item.relative_to(source) if item.is_relative_to(source) else item).as_posix()
+
+
+def _splits(block: DataBlock, items: Any, seed: int) -> tuple[tuple[list[int], list[int]], tuple[str, ...]]:
+    """The split that the DataBlock's splitter draws. One without a seed of its own draws from the recipe's."""
+    if block.splitter is None:
+        raise RecipeError("data: the DataBlock has no splitter; give it splitter=FolderSplitter(valid_pct=0.2, seed=42)")
+    first, again = (_drawn(block.splitter, items, Draws(seed, epoch=i)) for i in (0, 1))
+    notes = () if first == again else ("splitter has no seed of its own: this split was drawn from the recipe's seed",)
+    return first, (*notes, *_mixed_folders(items, first))
+
+
+def _drawn(splitter: Callable[[Any], Any], items: Any, draws: Draws) -> tuple[list[int], list[int]]:
+    draws.seed_for("split")
+    try:
+        parts = [[int(i) for i in part] for part in splitter(items)]
+    except Exception as e:
+        raise RecipeError(f"data: the splitter failed: {type(e).__name__}: {e}") from e
+    if len(parts) < 2:
+        raise RecipeError(f"data: the splitter returns {len(parts)} part; expected a training and a validation part")
+    return sorted(parts[0]), sorted(parts[1])
+
+
+def _mixed_folders(items: Any, splits: tuple[list[int], list[int]]) -> Iterable[str]:
+    if hasattr(items, "iloc") or not all(isinstance(item, (str, Path)) for item in items):
+        return
+    parts = [Path(item).parent.parent.name for item in items]
+    trained_on = {parts[i] for i in splits[0]}
+    kept = trained_on & set(VALID_FOLDERS)
+    if kept and trained_on & set(TRAIN_FOLDERS):
+        yield f"the data has a folder {min(kept)}/, but the recipe's splitter trains on its images: use FolderSplitter()"
+
+
+def _labels(
+    block: DataBlock, source: Path, n: int, splits: tuple[list[int], list[int]]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    dsets = _datasets(block, source, splits)
+    if len(dsets.tls) != 2 or not hasattr(dsets.tls[1], "vocab"):
+        raise RecipeError("data: expected one image and one class an item: DataBlock(blocks=(ImageBlock, CategoryBlock), ...)")
+    vocab = tuple(str(label) for label in dsets.vocab)
+    labels = [""] * n
+    for part, subset in zip(splits, (dsets.train, dsets.valid), strict=True):
+        for i, label in zip(part, subset.tls[1], strict=True):
+            if not isinstance(label, TensorCategory):
+                raise RecipeError(f"data: expected one class an item, got {type(label).__name__}")
+            labels[i] = vocab[int(label)]
+    return vocab, tuple(labels)
+
+
+def _datasets(block: DataBlock, source: Path, splits: tuple[list[int], list[int]]) -> Any:
+    """The DataBlock's Datasets; a class that only validation has is told by name, not by fastai's KeyError."""
+    if not splits[0]:
+        raise RecipeError("data: the training part is empty; the splitter put every item into validation")
+    try:
+        dsets = block.datasets(source)
+        for i in range(len(splits[1])):
+            dsets.valid.tls[1][i]
+    except KeyError as e:
+        words = str(e.args[0]).strip("'\"") if e.args else ""
+        raise RecipeError(f"data: a class is in validation but not in training: {words}") from e
+    except Exception as e:
+        raise RecipeError(f"data: the items' labels cannot be read: {type(e).__name__}: {e}") from e
+    return dsets
+
+
+def _problems(dataset: Dataset) -> Iterable[str]:
+    if len(dataset.vocab) < 2:
+        yield f"data: only one class {dataset.vocab[0]!r} in {dataset.source}; at least 2 are needed, one folder for each"
+    if not dataset.valid:
+        yield "data: the validation part is empty; give the splitter a larger share, or the data a valid/ folder"
+    for folder in _empty_class_folders(dataset):
+        yield f"data: class {folder.name!r} has no images; add some to {folder} or remove the folder"
+
+
+def _empty_class_folders(dataset: Dataset) -> list[Path]:
+    """Folders that stand beside class folders but hold no item; only where the labels are folder names."""
+    used = [dataset.source / dataset.keys[i] for i in (*dataset.train, *dataset.valid)]
+    labels = [dataset.labels[i] for i in (*dataset.train, *dataset.valid)]
+    if any(item.parent.name != label for item, label in zip(used, labels, strict=True)):
+        return []
+    holders = {item.parent.parent for item in used}
+    full = {parent for item in used for parent in item.parents}
+    every = {parent for key in dataset.keys for parent in (dataset.source / key).parents} | full
+    beside = {folder for holder in holders for folder in holder.iterdir() if folder.is_dir()}
+    return sorted(folder for folder in beside - every if not folder.name.startswith((".", "__")))

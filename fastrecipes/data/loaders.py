@@ -1,0 +1,79 @@
+"""The dataloaders of a stage: one factory for all stages, so that only the size and the batch size can differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastai.data.core import DataLoaders, TfmdDL
+from fastai.data.transforms import Normalize
+from fasttransform import ItemTransform
+
+from fastrecipes.data.dataset import Dataset, block_of
+from fastrecipes.data.draws import Draws
+from fastrecipes.declare.recipe import Recipe
+from fastrecipes.errors import RecipeError
+
+__all__ = ["SeededDL", "Stats", "stage_dls"]
+
+Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of each channel
+
+
+class SeedBatch(ItemTransform):
+    """Seeds each batch by its number: the batch transforms, mixing and dropout draw the same with any number of workers."""
+
+    order = -1000  # before every other batch transform
+
+    def __init__(self, dl: SeededDL) -> None:
+        self.dl, self.n = dl, 0
+
+    def encodes(self, b: Any) -> Any:
+        if self.dl.draws is not None:
+            self.dl.draws.seed_for("batch", self.n)
+        self.n += 1
+        return b
+
+
+class SeededDL(TfmdDL):
+    """fastai's `TfmdDL` whose order and augmentations depend only on `draws` and on the position.
+
+    fastai draws them from generators that run on, in each worker process its own: another number of workers,
+    or a look at one batch, changes all that follows.
+    """
+
+    draws: Draws | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seed_batch = SeedBatch(self)
+        self.after_batch.add([self.seed_batch])
+
+    def shuffle_fn(self, idxs: list[int]) -> list[int]:
+        return super().shuffle_fn(idxs) if self.draws is None else self.draws.order(len(idxs))
+
+    def before_iter(self) -> None:
+        super().before_iter()
+        self.seed_batch.n = 0
+
+    def do_item(self, s: int) -> Any:
+        if self.draws is not None:
+            self.draws.seed_for("item", s)
+        return super().do_item(s)
+
+
+def stage_dls(
+    recipe: Recipe, dataset: Dataset, *, size: int, bs: int, stats: Stats, workers: int, device: Any
+) -> DataLoaders:
+    """The dataloaders of a stage: the recorded split and vocabulary, images of `size` pixels, `bs` a batch.
+
+    Normalize is always there, with the statistics of the weights unless the recipe's DataBlock brings its own
+    (fastai adds it only to the dataloaders that a Learner is created with, and loses it when they are replaced).
+    """
+    block = block_of(recipe.data, size)
+    block.get_items = lambda _: dataset.items
+    block.splitter = lambda _: (list(dataset.train), list(dataset.valid))
+    if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):
+        block.batch_tfms = block.batch_tfms + [Normalize.from_stats(*stats)]
+    dls = block.dataloaders(dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL)
+    if tuple(dls.vocab) != dataset.vocab:
+        raise RecipeError(f"data: the classes changed since the run began: {list(dls.vocab)}, recorded {list(dataset.vocab)}")
+    return dls

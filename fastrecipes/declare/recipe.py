@@ -1,0 +1,142 @@
+"""`Recipe` and `Stage`: all that a recipe file may say about what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastrecipes.declare.fields import Rule, declared
+from fastrecipes.declare.rules import (
+    callable_or, choice, is_number, is_whole, learning_rate, list_of, number, optional, path, text, whole,
+)  # fmt: skip
+from fastrecipes.declare.schedules import OneCycle, Schedule
+
+__all__ = ["BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
+
+BATCHNORM = ("train", "frozen_affine", "frozen")
+
+_UNFREEZE = Rule(
+    "how much of the body trains beside the head: a number of blocks, a share such as 0.3, a block's name, 'head' or 'all'",
+    lambda v: (is_whole(v) and v >= 0) or (is_number(v) and 0 <= v <= 1) or (isinstance(v, str) and bool(v)),
+)
+_SCHEDULE = Rule(
+    "a schedule such as OneCycle(pct_start=0.3)", lambda v: isinstance(v, Schedule) and not isinstance(v, type)
+)
+_CALLABLE = callable_or("a function")
+_CALLBACKS = Rule("a list of fastai callbacks", lambda v: isinstance(v, (list, tuple)) and all(map(_is_callback, v)))
+_METRICS = Rule(
+    "a list (at least one) of fastai metrics or functions of (predictions, targets)",
+    lambda v: isinstance(v, (list, tuple)) and bool(v) and all(callable(m) or hasattr(m, "accumulate") for m in v),
+)
+
+
+def _is_callback(value: object) -> bool:
+    return hasattr(value, "order") or callable(value)
+
+
+@declared
+class Stage:
+    """One stage: how long it trains, which blocks of the network, at which rates.
+
+    Fields from `size` on may be left out: the recipe's value then holds.
+
+    >>> Stage(epochs=20, unfreeze=1, lr=3e-2).unfreeze
+    1
+    """
+
+    epochs: Annotated[int, whole(at_least=1)]
+    """passes over the training images"""
+    unfreeze: Annotated[int | float | str, _UNFREEZE]
+    """how much of the body trains beside the head: 0 or "head": nothing; 2: the top two blocks; 0.3: the top 30 %
+    of the blocks; "layer3": that block and those above; "all" """
+    lr: Annotated[Any, learning_rate()]
+    """top rate: a number; fastai's slice over all groups; a list with one rate a group, body bottom-up, head last;
+    or rates by name ("body", "head", or a block's)"""
+    size: Annotated[int | None, optional(whole(at_least=8))] = None
+    """image side in pixels"""
+    bs: Annotated[int | None, optional(whole(at_least=2))] = None
+    """images a batch"""
+    schedule: Annotated[Any, optional(_SCHEDULE)] = None
+    wd: Annotated[float | None, optional(number(at_least=0))] = None
+    batchnorm: Annotated[str | None, optional(choice(*BATCHNORM))] = None
+    cbs: Annotated[Sequence[Any] | None, optional(_CALLBACKS)] = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a recipe was read: its file, the text that ran, and what the command line changed, as PATH=VALUE."""
+
+    path: Path
+    text: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+
+@declared
+class Recipe:
+    """What is trained, stage by stage. See `design`: one recipe file holds one `recipe = Recipe(...)`.
+
+    >>> Recipe(data=lambda size: ..., arch="resnet18", stages=[Stage(epochs=1, unfreeze="all", lr=1e-3)]).size
+    224
+    """
+
+    data: Annotated[Callable[[int], Any], _CALLABLE]
+    """function of the image size (pixels) that returns a fastai DataBlock"""
+    arch: Annotated[Any, callable_or("a torchvision function (resnet34) or a timm name as a text", str)]
+    stages: Annotated[Sequence[Stage], list_of(Stage, "a list (at least one) of Stage(...)")]
+    source: Annotated[str | Path | None, optional(path())] = None
+    """folder of the images, or "demo:NAME" for data that is generated; --data DIR replaces it"""
+    size: Annotated[int, whole(at_least=8)] = 224
+    """image side in pixels"""
+    bs: Annotated[int, whole(at_least=2)] = 64
+    """images a batch"""
+    schedule: Annotated[Any, _SCHEDULE] = OneCycle()
+    opt_func: Annotated[Any, optional(callable_or("an optimiser such as sgd(momentum=0.9) or fastai's Adam"))] = None
+    """None: fastai's Adam"""
+    wd: Annotated[float | None, optional(number(at_least=0))] = None
+    """weight decay; None: the optimiser's own"""
+    batchnorm: Annotated[str, choice(*BATCHNORM)] = "frozen"
+    """normalisation layers of frozen blocks: "train": they keep learning (fastai's default); "frozen_affine": weight
+    and bias are frozen, running statistics still move (what requires_grad=False does); "frozen": the frozen blocks
+    run in eval mode"""
+    loss_func: Annotated[Any, optional(_CALLABLE)] = None
+    """None: cross-entropy"""
+    metrics: Annotated[Sequence[Any] | None, optional(_METRICS)] = None
+    """None: accuracy"""
+    monitor: Annotated[str, text()] = "accuracy"
+    """what picks the best checkpoint: a metric's name, "valid_loss" or "train_loss" """
+    cbs: Annotated[Sequence[Any], _CALLBACKS] = ()
+    """fastai callbacks; each stage gets copies of its own"""
+    pretrained: Annotated[bool, Rule("True or False", lambda v: isinstance(v, bool))] = True
+    """start from the ImageNet weights of the network's library"""
+    weights: Annotated[str | Path | None, optional(path())] = None
+    """a file with weights of the same network to start from, instead of downloading them"""
+    seed: Annotated[int, whole(at_least=0, at_most=2**32 - 1)] = 42
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The recipe file's name, or "recipe" for one that was made in a notebook."""
+        return self.origin.name if self.origin else "recipe"
+
+    def of(self, stage: Stage, name: str) -> Any:
+        """The value of the field `name` that holds in `stage`: its own, or the recipe's."""
+        own = getattr(stage, name)
+        return getattr(self, name) if own is None else own
+
+
+def scaled(recipe: Recipe, factor: float) -> Recipe:
+    """The same recipe with every stage's epochs times `factor`, at least 1.
+
+    >>> r = Recipe(data=lambda size: ..., arch="resnet18", stages=[Stage(epochs=20, unfreeze=0, lr=1.0)])
+    >>> scaled(r, 0.1).stages[0].epochs
+    2
+    """
+    stages = [replace(stage, epochs=max(1, round(stage.epochs * factor))) for stage in recipe.stages]
+    return replace(recipe, stages=stages)

@@ -1,0 +1,40 @@
+"""What can go wrong on a user's side, and the exit code that each kind ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = ["RecipeError", "RunError", "did_you_mean"]
+
+
+class RecipeError(Exception):
+    """A wrong recipe, data folder or command: nothing was trained. Exit code 2.
+
+    Each problem is one line that says what was given, what was expected, how to fix it and where.
+    All the problems of one file are raised at once.
+    """
+
+    exit_code = 2
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class RunError(RecipeError):
+    """A run that was well declared could not go on (disk full, network gone). Exit code 1."""
+
+    exit_code = 1
+
+
+def did_you_mean(given: str, known: Iterable[str], *, n: int = 1) -> str:
+    """The close matches of `given` as the end of a message, or nothing where there are none.
+
+    >>> did_you_mean("epocs", ["epochs", "lr"])
+    "; did you mean 'epochs'?"
+    >>> did_you_mean("zzz", ["epochs", "lr"])
+    ''
+    """
+    close = get_close_matches(given, list(known), n=n, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

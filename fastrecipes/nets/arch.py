@@ -1,0 +1,180 @@
+"""Which network is meant, by library and name, and that network built anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from fastrecipes.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Arch", "build_net", "check_size", "find_arch", "image_stats", "library_of", "named_like"]
+
+Three = tuple[float, float, float]
+
+LIBRARIES = ("torchvision", "timm")
+_ALLOWED = "a torchvision function (resnet34), a timm name, 'torchvision/NAME' or 'timm/NAME'"
+_IMAGENET: tuple[Three, Three] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A network by its `library` ("torchvision" or "timm") and its `name` there.
+
+    >>> str(Arch("torchvision", "resnet34"))
+    'torchvision/resnet34'
+    """
+
+    library: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.library}/{self.name}"
+
+
+def library_of(arch: Arch) -> Any:
+    """The module that knows the library of `arch`: `in_torchvision` or `in_timm`, with the same functions."""
+    return import_module(f"fastrecipes.nets.in_{arch.library}")
+
+
+def find_arch(arch: object) -> Arch:
+    """The network that a recipe's `arch` means: a torchvision function, a timm name, or "library/NAME".
+
+    Raises RecipeError for anything else, with close matches of a name that nobody knows.
+    """
+    if isinstance(arch, Arch):
+        return arch
+    if isinstance(arch, str):
+        library, name = _split(arch)
+        return _known(library or "timm", name)
+    if callable(arch):
+        return _function(arch)
+    raise RecipeError(f"arch: {arch!r} is not a network; expected {_ALLOWED}")
+
+
+def named_like(recipe_arch: object, given: str) -> str:
+    """ "library/NAME" of a name given on the command line for a recipe whose `arch` is `recipe_arch`.
+
+    A bare name means the recipe's own library; where only the other library has it, that one.
+    Raises RecipeError for a name that is in neither, with close matches from both.
+    """
+    library, name = _split(given)
+    if library:
+        return str(_known(library, name))
+    first = find_arch(recipe_arch).library
+    order = sorted(LIBRARIES, key=lambda each: each != first)
+    for each in order:
+        if _has(each, name):
+            return f"{each}/{name}"
+    near = [f"{each}/{match}" for each in order for match in _close(each, name)]
+    raise RecipeError(f"arch: {name!r} is unknown to {' and '.join(order)}" + _listed(near))
+
+
+def _split(given: str) -> tuple[str, str]:
+    library, slash, name = given.partition("/")
+    return (library, name) if slash and library in LIBRARIES else ("", given)
+
+
+def _names(library: str, name: str) -> list[str]:
+    from fastrecipes.nets import in_timm, in_torchvision
+
+    return in_torchvision.names() if library == "torchvision" else in_timm.names(tags="." in name)
+
+
+def _has(library: str, name: str) -> bool:
+    return name in _names(library, name)
+
+
+def _close(library: str, name: str) -> list[str]:
+    return get_close_matches(name, _names(library, name), n=2, cutoff=0.6)
+
+
+def _listed(near: list[str]) -> str:
+    return f"; close: {', '.join(near)}" if near else ""
+
+
+def _known(library: str, name: str) -> Arch:
+    if _has(library, name):
+        return Arch(library, name)
+    hint = _listed(_close(library, name))
+    if library == "timm" and _has("torchvision", name):
+        hint = f"; torchvision has it: 'torchvision/{name}'{hint}"
+    raise RecipeError(f"arch: {name!r} is unknown to {library}{hint}")
+
+
+def _function(arch: Any) -> Arch:
+    from fastrecipes.nets.in_torchvision import builders
+
+    for name, builder in builders().items():
+        if builder is arch:
+            return Arch("torchvision", name)
+    called = getattr(arch, "__name__", repr(arch))
+    raise RecipeError(f"arch: {called} is none of torchvision's classification networks; expected {_ALLOWED}")
+
+
+def build_net(arch: Arch, n_classes: int, *, size: int | None = None, meta: bool = False) -> nn.Module:
+    """The whole network of `arch` with random weights and `n_classes` outputs; nothing is downloaded.
+
+    `size`: pixels that it must take, checked. `meta`: on torch's meta device, where it can be built there.
+    Raises RecipeError where it cannot take `size`.
+    """
+    build = library_of(arch).build
+    net = _on_meta(build, arch, n_classes, size) if meta else build(arch.name, n_classes, size)
+    if size is not None:
+        check_size(net, arch, size)
+    return net
+
+
+def _on_meta(build: Any, arch: Arch, n_classes: int, size: int | None) -> nn.Module:
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build(arch.name, n_classes, size)
+    except (NotImplementedError, RuntimeError):  # the library reads numbers from tensors while it builds
+        return build(arch.name, n_classes, size)
+
+
+def check_size(net: nn.Module, arch: Arch, size: int) -> None:
+    """Raise RecipeError where `net` cannot take square images of `size` pixels: it is given a blank one."""
+    native, only = library_of(arch).native_size(arch.name)
+    reason = f"it takes {native} px only" if only and native != size else _refusal(net, size)
+    if reason:
+        fits = "" if only else f"; {native} px fits"
+        raise RecipeError(f"arch: {arch} cannot take {size} px images: {reason}{fits}")
+
+
+def _refusal(net: nn.Module, size: int) -> str:
+    import torch
+
+    device = next(net.parameters()).device
+    try:
+        with _evaluating(net), torch.no_grad():
+            net(torch.zeros(1, 3, size, size, device=device))
+    except NotImplementedError:  # not every operation exists on the meta device
+        return ""
+    except (AssertionError, IndexError, RuntimeError, ValueError) as e:
+        return (str(e).strip() or type(e).__name__).splitlines()[0]
+    return ""
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def image_stats(arch: Arch) -> tuple[Three, Three]:
+    """Mean and standard deviation by channel that the pretrained weights expect (else ImageNet's)."""
+    return library_of(arch).stats(arch.name) or _IMAGENET

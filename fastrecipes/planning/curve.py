@@ -1,0 +1,96 @@
+"""The rate and momentum of every optimiser step of a plan, drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.record.files import write_atomic
+
+__all__ = ["plot_plan"]
+
+_MOST_POINTS = 2000  # a stage; more would not be seen
+
+
+def plot_plan(plan: Plan, path: Path) -> None:
+    """Draw rate (of every group that has its own) and momentum over all steps, with the stages' boundaries."""
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    ends = _ends(plan)
+    _draw_rates(plan, top, ends)
+    _draw_momenta(plan, bottom, ends)
+    for axes in (top, bottom):
+        for end in ends[:-1]:
+            axes.axvline(end, color="0.6", linestyle="--", linewidth=0.8)
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{plan.recipe}: {plan.epochs} epochs, {plan.steps:,} steps", parse_math=False)
+    _save(figure, path)
+
+
+def _ends(plan: Plan) -> list[int]:
+    ends = []
+    for stage in plan.stages:
+        ends.append((ends[-1] if ends else 0) + stage.steps)
+    return ends
+
+
+def _steps(stage: StagePlan) -> list[int]:
+    stride = max(1, stage.steps // _MOST_POINTS)
+    return sorted({*range(0, stage.steps, stride), stage.steps - 1})
+
+
+def _draw_rates(plan: Plan, axes: Axes, ends: list[int]) -> None:
+    named: set[str] = set()
+    for stage, end in zip(plan.stages, ends, strict=True):
+        steps = _steps(stage)
+        for name, lr in _distinct_rates(stage):
+            color = f"C{[g.name for g in reversed(plan.groups)].index(name) % 10}"
+            label = None if name in named else name
+            axes.plot([end - stage.steps + s for s in steps], [stage.at(s).lr * lr for s in steps], color=color, label=label)
+            named.add(name)
+        axes.annotate(_caption(stage), (end - stage.steps / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+    axes.set(ylabel="learning rate", yscale="log")
+    if len(named) > 1:
+        axes.legend(fontsize=8, title="rate of", title_fontsize=8)
+
+
+def _distinct_rates(stage: StagePlan) -> Iterator[tuple[str, float]]:
+    """The head's rate, and that of each block that differs from the block above it."""
+    above = None
+    for name, lr in reversed(list(zip(stage.trained, stage.trained_lrs, strict=True))):
+        if lr != above:
+            yield name, lr
+        above = lr
+
+
+def _caption(stage: StagePlan) -> str:
+    blocks = "head only" if len(stage.trained) == 1 else f"from {stage.trained[0]}"
+    return f"{stage.label}\n{blocks}\n{stage.size} px, bs {stage.bs}"
+
+
+def _draw_momenta(plan: Plan, axes: Axes, ends: list[int]) -> None:
+    for stage, end in zip(plan.stages, ends, strict=True):
+        moms = [(end - stage.steps + s, _momentum(plan, stage, s)) for s in _steps(stage)]
+        told = [(step, mom) for step, mom in moms if mom is not None]
+        axes.plot([step for step, _ in told], [mom for _, mom in told], color="C1")
+    if not any(len(line.get_xdata()) for line in axes.get_lines()):  # type: ignore[arg-type]
+        axes.text(0.5, 0.5, "held at the optimiser's value", transform=axes.transAxes, ha="center", va="center", color="0.4")
+        axes.set_yticks([])
+    axes.set(ylabel="momentum", xlabel="optimiser step")
+
+
+def _momentum(plan: Plan, stage: StagePlan, step: int) -> float | None:
+    mom = stage.at(step).mom
+    return plan.momentum if mom is None else mom
+
+
+def _save(figure: Figure, path: Path) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=120)
+    write_atomic(path, buffer.getvalue())

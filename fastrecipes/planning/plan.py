@@ -1,0 +1,113 @@
+"""`Plan`: every number of a run before it starts, as values that print, save and compare."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastrecipes.declare.schedules import Point, Schedule
+
+__all__ = ["Group", "Plan", "StagePlan"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A layer group: a block of the body, or the head, and the parameters in it."""
+
+    name: str
+    n_params: int
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage with every number resolved."""
+
+    index: int
+    epochs: int
+    size: int
+    """image side in pixels"""
+    bs: int
+    """images a batch"""
+    steps_per_epoch: int
+    schedule: Schedule
+    lrs: tuple[float, ...]
+    """top rate of every group, body bottom-up, head last; frozen groups do not use theirs"""
+    wd: float | None
+    batchnorm: str
+    frozen: tuple[str, ...]
+    """names of the blocks that do not train"""
+    trained: tuple[str, ...]
+    """names of the blocks that do, the head last"""
+    n_trained: int
+    """parameters that an optimiser step may change"""
+
+    @property
+    def label(self) -> str:
+        """How the command line names this stage: `--set stages.0.lr=...`."""
+        return f"stages.{self.index}"
+
+    @property
+    def trains(self) -> str:
+        """The blocks that train, in words."""
+        body = self.trained[:-1]
+        if not self.frozen:
+            return "all"
+        return ", ".join(self.trained) if len(body) <= 3 else f"{body[0]} .. {body[-1]}, {self.trained[-1]}"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the stage."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def freeze_to(self) -> int:
+        """fastai's `freeze_to`: the number of the first group that trains."""
+        return len(self.frozen)
+
+    @property
+    def trained_lrs(self) -> tuple[float, ...]:
+        """Top rates of the groups in `trained`."""
+        return self.lrs[self.freeze_to :]
+
+    def at(self, step: int) -> Point:
+        """Where the schedule stands at an optimiser step of this stage."""
+        return self.schedule.at(step, self.steps)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will do with a data set."""
+
+    recipe: str
+    arch: str
+    weights: str
+    source: str
+    n_train: int
+    n_valid: int
+    vocab: tuple[str, ...]
+    groups: tuple[Group, ...]
+    stages: tuple[StagePlan, ...]
+    monitor: str
+    seed: int
+    momentum: float | None
+    """the optimiser's own, which holds where a schedule says none; None where the optimiser does not tell"""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_params(self) -> int:
+        """Parameters of the whole network."""
+        return sum(group.n_params for group in self.groups)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of all stages."""
+        return sum(stage.epochs for stage in self.stages)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON holds it."""
+        return asdict(self) | {"stages": [asdict(s) | {"schedule": repr(s.schedule)} for s in self.stages]}

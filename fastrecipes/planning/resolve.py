@@ -1,0 +1,145 @@
+"""Resolve a recipe against a data set and a network: every number, and refusal of what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastai.learner import mk_metric
+from fastai.metrics import accuracy
+from fastai.torch_core import norm_bias_params
+from torch import nn
+
+from fastrecipes.data.dataset import Dataset
+from fastrecipes.declare.recipe import Recipe, Stage
+from fastrecipes.errors import RecipeError, did_you_mean
+from fastrecipes.nets.arch import build_net, find_arch
+from fastrecipes.nets.blocks import Blocks, cut, parameters_of
+from fastrecipes.nets.weights import pretrained_source
+from fastrecipes.planning.plan import Group, Plan, StagePlan
+from fastrecipes.planning.rates import group_rates
+
+__all__ = ["make_plan", "metrics_of"]
+
+T = TypeVar("T")
+_FEW_STEPS = 10
+
+
+def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
+    """The plan of `recipe` on `dataset`. No weights are downloaded and nothing is trained.
+
+    Raises `RecipeError` with all that cannot work: an unknown architecture, block or monitor, rates that do not fit
+    the groups, no full batch.
+    """
+    arch = find_arch(recipe.arch)
+    net, blocks = _network(recipe, dataset)
+    groups = tuple(_group(net, block) for block in (*blocks.body, blocks.head))
+    weights = pretrained_source(arch, file=_file(recipe.weights), pretrained=recipe.pretrained)
+    random = not recipe.pretrained and recipe.weights is None
+    problems, stages = _resolved_stages(recipe, dataset, net, blocks, random)
+    problems += _monitor_problems(recipe)
+    if problems:
+        raise RecipeError(*problems)
+    notes = (*dataset.notes, *_notes(recipe, stages, random))
+    return Plan(
+        recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
+        n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
+        seed=recipe.seed, momentum=getattr(recipe.opt_func, "momentum", None), notes=notes,
+    )  # fmt: skip
+
+
+def metrics_of(recipe: Recipe) -> list[Any]:
+    """The recipe's metrics; accuracy where it names none."""
+    return list(recipe.metrics) if recipe.metrics else [accuracy]
+
+
+def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
+    """The network without its weights, which is enough to count; built at every size to learn whether it takes it."""
+    arch = find_arch(recipe.arch)
+    for size in sorted({recipe.of(stage, "size") for stage in recipe.stages}):
+        net = build_net(arch, len(dataset.vocab), size=size, meta=True)
+    return net, cut(net, arch)
+
+
+def _file(path: str | Path | None) -> Path | None:
+    return None if path is None else Path(path).expanduser()
+
+
+def _group(net: nn.Module, block: Any) -> Group:
+    return Group(block.name, sum(p.numel() for _, p in parameters_of(net, block)))
+
+
+def _resolved_stages(
+    recipe: Recipe, dataset: Dataset, net: nn.Module, blocks: Blocks, random: bool
+) -> tuple[list[str], tuple[StagePlan, ...]]:
+    """Every stage that can be resolved, and the problems of the others."""
+    problems: list[str] = []
+    stages = []
+    for i, stage in enumerate(recipe.stages):
+        try:
+            stages.append(_resolved(recipe, i, stage, dataset, net, blocks, random))
+        except RecipeError as e:
+            problems += [f"{_where(recipe, i)}{problem}" for problem in e.problems]
+    return problems, tuple(stages)
+
+
+def _where(recipe: Recipe, i: int) -> str:
+    return f"{recipe.origin.path}: stages[{i}]." if recipe.origin else f"stages[{i}]."
+
+
+def _resolved(
+    recipe: Recipe, i: int, stage: Stage, dataset: Dataset, net: nn.Module, blocks: Blocks, random: bool
+) -> StagePlan:
+    names = (*blocks.names, blocks.head.name)
+    first = len(blocks.body) - _placed("", blocks.n_unfrozen, stage.unfreeze)
+    bs, n_train = recipe.of(stage, "bs"), len(dataset.train)
+    if bs > n_train:
+        raise RecipeError(f"bs: a batch of {bs} is more than the {n_train} training images; give bs={max(2, n_train // 4)} or more data")
+    batchnorm = recipe.of(stage, "batchnorm")
+    if batchnorm == "frozen" and random:
+        batchnorm = "frozen_affine"  # random weights have no statistics that eval mode could use
+    return StagePlan(
+        index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs, steps_per_epoch=n_train // bs,
+        schedule=recipe.of(stage, "schedule"), lrs=_placed("lr: ", group_rates, stage.lr, names), wd=recipe.of(stage, "wd"),
+        batchnorm=batchnorm, frozen=names[:first], trained=names[first:],
+        n_trained=_n_trained(net, blocks, first, batchnorm),
+    )  # fmt: skip
+
+
+def _placed(where: str, find: Callable[..., T], *args: Any) -> T:
+    """The result of `find`, its problems placed at a field."""
+    try:
+        return find(*args)
+    except RecipeError as e:
+        raise RecipeError(*(f"{where}{problem}" for problem in e.problems)) from e
+
+
+def _n_trained(net: nn.Module, blocks: Blocks, first: int, batchnorm: str) -> int:
+    """Parameters in the blocks that train, and with "train" those of every normalisation layer below them."""
+    groups = (*blocks.body, blocks.head)
+    trained = [p for block in groups[first:] for _, p in parameters_of(net, block)]
+    if batchnorm == "train":
+        trained += norm_bias_params(net, with_bias=False)
+    return sum({id(p): p.numel() for p in trained}.values())
+
+
+def _monitor_problems(recipe: Recipe) -> list[str]:
+    known = ["train_loss", "valid_loss", *(mk_metric(metric).name for metric in metrics_of(recipe))]
+    if recipe.monitor in known:
+        return []
+    hint = did_you_mean(recipe.monitor, known) or ""
+    where = f"{recipe.origin.path}: " if recipe.origin else ""
+    return [f"{where}monitor: {recipe.monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"]
+
+
+def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Iterator[str]:
+    """What works, but perhaps not as meant."""
+    policies = {recipe.of(stage, "batchnorm") for stage in recipe.stages}
+    if random and any(stage.frozen for stage in stages):
+        yield "random weights: frozen blocks stay random until a stage trains them"
+        if "frozen" in policies:
+            yield 'random weights: batchnorm="frozen" needs trained statistics; frozen_affine is used'
+    for stage in stages:
+        if stage.steps < _FEW_STEPS:
+            yield f"{stage.label}: only {stage.steps} optimiser steps; the schedule has little room"

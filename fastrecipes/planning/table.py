@@ -1,0 +1,78 @@
+"""The plan as a person reads it: one table, a line a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from fastrecipes.planning.plan import Plan, StagePlan
+
+__all__ = ["plan_table"]
+
+
+def plan_table(plan: Plan) -> RenderableType:
+    """The plan as rich renders it: what is trained on what, the stages, and what to know."""
+    notes = (f"note: {escape(note)}" for note in plan.notes)
+    return Group(_heading(plan), "", _stages(plan), "", *_group_rates(plan), _blocks(plan), *notes)
+
+
+def _heading(plan: Plan) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("recipe", f"{escape(plan.recipe)} (seed {plan.seed})")
+    grid.add_row("network", f"{plan.arch}, {_millions(plan.n_params)} parameters; weights: {escape(plan.weights)}")
+    counts = f"{plan.n_train:,} training and {plan.n_valid:,} validation images, {len(plan.vocab)} classes"
+    grid.add_row("data", f"{escape(plan.source)}: {counts}")
+    n = len(plan.stages)
+    total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
+    grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}")
+    return grid
+
+
+def _stages(plan: Plan) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("stage", "trains", "parameters", "rate", "px", "bs", "epochs", "steps", "wd", "batchnorm", "schedule"):
+        right = name in ("parameters", "px", "bs", "epochs", "steps", "wd")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("trains", "rate", "schedule"))
+    for stage in plan.stages:
+        table.add_row(*_row(plan, stage))
+    return table
+
+
+def _row(plan: Plan, stage: StagePlan) -> Sequence[str]:
+    share = f"{_millions(stage.n_trained)} {stage.n_trained / plan.n_params:6.1%}"
+    wd = "" if stage.wd is None else f"{stage.wd:g}"
+    return (
+        stage.label, escape(stage.trains), share, escape(_rates(stage)), f"{stage.size}", f"{stage.bs}", f"{stage.epochs}",
+        f"{stage.steps:,}", wd, stage.batchnorm, escape(_schedule(stage)),
+    )  # fmt: skip
+
+
+def _rates(stage: StagePlan) -> str:
+    """The one rate of all groups, or the lowest and the highest; `_group_rates` tells the rest."""
+    low, high = min(stage.trained_lrs), max(stage.trained_lrs)
+    return f"{high:.3g}" if low == high else f"{low:.3g} .. {high:.3g}"
+
+
+def _group_rates(plan: Plan) -> Iterator[str]:
+    for stage in plan.stages:
+        if len(set(stage.trained_lrs)) > 1:
+            rates = (f"{name} {lr:.3g}" for name, lr in zip(stage.trained, stage.trained_lrs, strict=True))
+            yield f"rates of {stage.label}: {escape(', '.join(rates))}"
+
+
+def _schedule(stage: StagePlan) -> str:
+    """The schedule's name, and the head's rate at the first and the last step."""
+    first, last = (f"{stage.at(step).lr * stage.lrs[-1]:.2g}" for step in (0, stage.steps - 1))
+    return f"{type(stage.schedule).__name__} {first} .. {last}"
+
+
+def _blocks(plan: Plan) -> str:
+    names = ", ".join(f"{escape(group.name)} {_millions(group.n_params)}" for group in plan.groups)
+    return f"blocks, bottom to top: {names}"
+
+
+def _millions(n: int) -> str:
+    return f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n:,}"

@@ -1,0 +1,63 @@
+"""history.csv: one row an epoch over all stages, appended and flushed as the run goes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastrecipes.record.files import append_line
+
+__all__ = ["History", "read_history"]
+
+Row = dict[str, Any]
+
+
+class History:
+    """The rows of a run; the first one fixes the columns."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one epoch to the file and to `rows`."""
+        if not self.rows:
+            append_line(self.path, _csv(list(row)))
+        append_line(self.path, _csv([_cell(value) for value in row.values()]))
+        self.rows.append(dict(row))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the rows of an interrupted run."""
+        self.rows = [dict(row) for row in state["rows"]]
+
+
+def _csv(cells: list[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return "" if value is None else f"{value:.8g}" if isinstance(value, float) else value
+
+
+def read_history(path: Path) -> list[Row]:
+    """The rows of a history file, numbers as numbers, empty cells as None."""
+    with path.open(encoding="utf-8", newline="") as f:
+        return [{name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(f)]
+
+
+def _value(cell: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell or None

@@ -1,0 +1,41 @@
+"""Which epoch of a run was the best so far, over all its stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["Best"]
+
+
+class Best:
+    """The best value of `monitor` in a run. As in fastai, less is better where the name says loss or error."""
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor = monitor
+        self.less = "loss" in monitor or "error" in monitor
+        self.row: dict[str, Any] | None = None
+
+    @property
+    def value(self) -> float | None:
+        """The best value so far; None before the first."""
+        return None if self.row is None else self.row[self.monitor]
+
+    def offer(self, row: Mapping[str, Any]) -> bool:
+        """Take `row`, an epoch of the history, where it is better than all before; NaN never is."""
+        new, old = row[self.monitor], self.value
+        if new is None or math.isnan(new):
+            return False
+        if old is not None and not (new < old if self.less else new > old):
+            return False
+        self.row = dict(row)
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best row."""
+        return {"row": self.row}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the best row of an interrupted run."""
+        self.row = state["row"]

@@ -1,0 +1,86 @@
+"""What a plan will cost: two real batches of each stage, trained and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from fastrecipes.data.dataset import Dataset
+from fastrecipes.declare.recipe import Recipe
+from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.train.display import clock, counted
+from fastrecipes.train.epochs import peak_memory_mb
+from fastrecipes.train.run import Ready, make_ready, stage_of
+
+__all__ = ["Cost", "measure_plan", "measured_table"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage costs, from one timed training batch and one timed validation batch."""
+
+    train_step: float
+    """seconds for a batch: loading, forward, backward, optimiser"""
+    valid_step: float
+    """seconds for a batch: loading, forward"""
+    memory_mb: float
+    """peak so far, the stages below included"""
+
+    def seconds(self, stage: StagePlan, n_valid: int) -> float:
+        """The whole stage, validation after each epoch included."""
+        return stage.epochs * (stage.steps_per_epoch * self.train_step + -(-n_valid // stage.bs) * self.valid_step)
+
+
+def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console) -> list[Cost]:
+    """Time every stage on the first batches of its data; the network's weights are random, which costs the same."""
+    ready = make_ready(replace(recipe, pretrained=False, weights=None), None, console)
+    ready = replace(ready, plan=plan)
+    with counted(console, "measuring the stages") as on_stage:
+        costs = []
+        for stage in plan.stages:
+            costs.append(_measured(ready, stage))
+            on_stage(len(costs), len(plan.stages))
+    return costs
+
+
+def _measured(ready: Ready, stage: StagePlan) -> Cost:
+    learn = stage_of(ready, stage)
+    batches = [_timed_step(learn, train=True) for _ in range(2)]  # the first one pays for what is set up once
+    valid = _timed_step(learn, train=False)
+    return Cost(batches[-1], valid, peak_memory_mb())
+
+
+def _timed_step(learn: Any, *, train: bool) -> float:
+    """Seconds for one batch, with one step of the optimiser where it trains."""
+    started = time.perf_counter()
+    xb, *yb = (learn.dls.train if train else learn.dls.valid).one_batch()
+    learn.model.train(train)
+    if train and hasattr(learn, "frozen_eval"):
+        learn.frozen_eval.before_train()
+    with torch.set_grad_enabled(train):
+        loss = learn.loss_func(learn.model(xb), *yb)
+    if train:
+        loss.backward()
+        learn.opt.step()
+        learn.opt.zero_grad()
+    float(loss)  # waits for the device
+    return time.perf_counter() - started
+
+
+def measured_table(plan: Plan, costs: Sequence[Cost]) -> RenderableType:
+    """Time and memory of each stage, and the whole."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("stage", "seconds a batch", "images/s", "an epoch", "the stage", "peak memory"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    seconds = [cost.seconds(stage, plan.n_valid) for stage, cost in zip(plan.stages, costs, strict=True)]
+    for stage, cost, whole in zip(plan.stages, costs, seconds, strict=True):
+        speed, memory = f"{stage.bs / cost.train_step:.0f}", f"{cost.memory_mb:,.0f} MB"
+        table.add_row(stage.label, f"{cost.train_step:.2f}", speed, clock(whole / stage.epochs), clock(whole), memory)
+    total = f"about {clock(sum(seconds))} in all on this machine, from two batches of each stage (the second one timed)"
+    return Group(table, total)

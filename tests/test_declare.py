@@ -1,0 +1,105 @@
+"""Recipes and stages: what they hold, and what they refuse, in exact words."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+
+from fastrecipes import FolderSplitter, OneCycle, Recipe, RecipeError, Stage, sgd
+from fastrecipes.declare.recipe import scaled
+
+LR = "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group or {'body': 1e-5, 'head': 1e-4}"
+UNFREEZE = "how much of the body trains beside the head: a number of blocks, a share such as 0.3, a block's name, 'head' or 'all'"
+
+
+def stage(**changes: Any) -> Stage:
+    return Stage(**{"epochs": 1, "unfreeze": 1, "lr": 1e-3, **changes})
+
+
+def recipe(**changes: Any) -> Recipe:
+    return Recipe(**{"data": lambda size: None, "arch": "resnet18", "stages": [stage()], **changes})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: stage(epochs=0), "Stage.epochs: expected a whole number >= 1, got 0"),
+        (lambda: stage(epochs=2.5), "Stage.epochs: expected a whole number >= 1, got 2.5"),
+        (lambda: stage(epochs="ten"), "Stage.epochs: expected a whole number >= 1, got 'ten'"),
+        (lambda: stage(epochs=True), "Stage.epochs: expected a whole number >= 1, got True"),
+        (lambda: stage(epochs=None), "Stage.epochs: expected a whole number >= 1, got None"),
+        (lambda: stage(lr=-0.001), f"Stage.lr: expected {LR}, got -0.001"),
+        (lambda: stage(lr=float("nan")), f"Stage.lr: expected {LR}, got nan"),
+        (lambda: stage(lr="fast"), f"Stage.lr: expected {LR}, got 'fast'"),
+        (lambda: stage(lr=slice(0, 1e-3)), f"Stage.lr: expected {LR}, got slice(0, 0.001, None)"),
+        (lambda: stage(lr=[]), f"Stage.lr: expected {LR}, got []"),
+        (lambda: stage(lr={"body": 0}), f"Stage.lr: expected {LR}, got {{'body': 0}}"),
+        (lambda: stage(unfreeze=-1), f"Stage.unfreeze: expected {UNFREEZE}, got -1"),
+        (lambda: stage(unfreeze=1.5), f"Stage.unfreeze: expected {UNFREEZE}, got 1.5"),
+        (lambda: stage(size=0), "Stage.size: expected a whole number >= 8, got 0"),
+        (lambda: stage(bs=1), "Stage.bs: expected a whole number >= 2, got 1"),
+        (lambda: stage(wd=-1), "Stage.wd: expected a number >= 0, got -1"),
+        (lambda: stage(schedule="onecycle"), "Stage.schedule: expected a schedule such as OneCycle(pct_start=0.3), got 'onecycle'"),
+        (lambda: stage(schedule=OneCycle), f"Stage.schedule: expected a schedule such as OneCycle(pct_start=0.3), got {OneCycle!r}"),
+        (lambda: stage(batchnorm="eval"), "Stage.batchnorm: expected one of 'train', 'frozen_affine', 'frozen', got 'eval'"),
+        (lambda: recipe(stages=[]), "Recipe.stages: expected a list (at least one) of Stage(...), got []"),
+        (lambda: recipe(stages=[{"epochs": 1}]), "Recipe.stages: expected a list (at least one) of Stage(...), got [{'epochs': 1}]"),
+        (lambda: recipe(data=3), "Recipe.data: expected a function, got 3"),
+        (lambda: recipe(seed=-1), "Recipe.seed: expected a whole number in 0..4294967295, got -1"),
+        (lambda: recipe(pretrained="yes"), "Recipe.pretrained: expected True or False, got 'yes'"),
+        (lambda: OneCycle(pct_start=1.5), "OneCycle.pct_start: expected a number between 0 and 1, got 1.5"),
+        (lambda: OneCycle(moms=(0.9, 0.8)), "OneCycle.moms: expected three momenta such as (0.95, 0.85, 0.95), got (0.9, 0.8)"),
+        (lambda: sgd(momentum=1), "Sgd.momentum: expected a momentum in [0, 1), got 1"),
+        (lambda: sgd(momentum=0, nesterov=True), "Sgd.nesterov: needs a momentum > 0, got momentum=0"),
+        (lambda: FolderSplitter(valid_pct=1), "FolderSplitter.valid_pct: expected a number above 0 and below 1, got 1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_clear_line(make: Any, message: str) -> None:
+    """Given, expected, where."""
+    with pytest.raises(RecipeError) as error:
+        make()
+    assert str(error.value) == message
+
+
+def test_all_mistakes_at_once_with_close_matches() -> None:
+    """A mistyped name is told with the field that it is close to, and is not told again as missing."""
+    with pytest.raises(RecipeError) as error:
+        Stage(epocs=3, unfreeze=-1, colour="red")  # type: ignore[call-arg]
+    assert error.value.problems == (
+        "Stage.epocs: Stage has no such field; did you mean 'epochs'?",
+        "Stage.colour: Stage has no such field; it has epochs, unfreeze, lr, size, bs, schedule, wd, batchnorm, cbs",
+        f"Stage.lr: Stage needs this field: {LR}",
+        f"Stage.unfreeze: expected {UNFREEZE}, got -1",
+    )
+
+
+def test_fields_are_given_by_name() -> None:
+    """Positions are refused in words, not by Python's TypeError."""
+    with pytest.raises(RecipeError, match=r"Stage: fields are given by name \(epochs=...\), got 20 without one"):
+        Stage(20)  # type: ignore[call-arg,misc]
+
+
+def test_a_stage_is_a_value() -> None:
+    """Frozen, comparable, and copied with changes that are checked again."""
+    one = stage()
+    assert one == stage()
+    assert replace(one, epochs=7).epochs == 7
+    with pytest.raises(FrozenInstanceError):
+        one.epochs = 3  # type: ignore[misc]
+    with pytest.raises(RecipeError, match="epochs"):
+        replace(one, epochs=0)
+
+
+def test_a_stage_may_restate_what_the_recipe_says() -> None:
+    """Its own value where it has one, else the recipe's."""
+    one = recipe(bs=32, wd=0.1, stages=[stage(), stage(bs=8, wd=0)])
+    assert [one.of(s, "bs") for s in one.stages] == [32, 8]
+    assert [one.of(s, "wd") for s in one.stages] == [0.1, 0]
+
+
+def test_scale() -> None:
+    """Epochs are scaled and rounded; at least one stays."""
+    one = recipe(stages=[stage(epochs=20), stage(epochs=1), stage(epochs=26)])
+    assert [s.epochs for s in scaled(one, 0.1).stages] == [2, 1, 3]
