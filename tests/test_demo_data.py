@@ -17,16 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastrecipes.data.demo import (
-    BRANDS,
-    DEMOS,
-    PER_BRAND,
-    _drawn,
-    _soft,
-    badge_jpeg,
-    demo_source,
-    make_car_badges,
-)
+from fastrecipes.data.badges import badge_jpeg, drawn, soft
+from fastrecipes.data.demo import DEMOS, PER_BRAND, demo_source, make_car_badges
+from fastrecipes.data.emblems import BRANDS
 from fastrecipes.errors import RecipeError, RunError
 
 # The start of a script for another process, which has the fixture `few` too.
@@ -109,7 +102,8 @@ def test_photos_are_small_rgb_jpegs_of_varied_shape(badges):
             assert (image.format, image.mode) == ("JPEG", "RGB")
             sizes.add(image.size)
     assert {width > height for width, height in sizes} == {True, False}
-    assert min(map(min, sizes)) > 100 and max(map(max, sizes)) < 240
+    assert min(map(min, sizes)) > 100
+    assert max(map(max, sizes)) < 240
 
 
 def test_colour_does_not_give_the_brand_away(badges):
@@ -127,7 +121,7 @@ def test_raw_pixels_do_not_give_the_brand_away(badges):
 def test_the_emblems_differ():
     """Seen straight on, any two brands' emblems disagree on a good part of their area."""
     front = np.array([[32, 0, 32], [0, 32, 32], [0, 0, 1]])
-    masks = [_soft(_drawn(BRANDS[b](np.random.default_rng(0)), front, (64, 64))) for b in BRANDS]
+    masks = [soft(drawn(BRANDS[b](np.random.default_rng(0)), front, (64, 64))) for b in BRANDS]
     for i, one in enumerate(masks):
         assert 0.1 < one.mean() < 0.6
         for other in masks[:i]:
@@ -166,9 +160,7 @@ def run(script: str, cache: Path) -> subprocess.Popen[bytes]:
 
 def test_a_killed_set_is_not_taken_for_whole(few, tmp_path):
     """SIGKILL leaves a part under another name, which a later use sweeps away once it is old."""
-    killed = run(
-        "demo_source('few', cache, on_image=lambda n, _: n == 5 and os.kill(os.getpid(), 9))", tmp_path
-    )
+    killed = run("demo_source('few', cache, on_image=lambda n, _: n == 5 and os.kill(os.getpid(), 9))", tmp_path)
     assert killed.wait() == -signal.SIGKILL
     (part,) = (tmp_path / "demo").iterdir()
     assert len(contents(part)) == 5
@@ -194,9 +186,7 @@ def test_two_at_once_both_end_well(few, tmp_path):
         if done in (1, total):
             barrier.wait()
 
-    threads = [
-        Thread(target=lambda: places.append(demo_source("few", tmp_path, on_image=first))) for _ in range(2)
-    ]
+    threads = [Thread(target=lambda: places.append(demo_source("few", tmp_path, on_image=first))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -208,9 +198,7 @@ def test_two_at_once_both_end_well(few, tmp_path):
 
 def test_two_processes_at_once_both_end_well(tmp_path):
     """The same with two processes, as when two runs start on a fresh machine."""
-    both = [
-        run("assert len(list(demo_source('few', cache).rglob('*.jpg'))) == 16", tmp_path) for _ in range(2)
-    ]
+    both = [run("assert len(list(demo_source('few', cache).rglob('*.jpg'))) == 16", tmp_path) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert names(tmp_path / "demo") == ["few-v1"]
 

@@ -64,7 +64,9 @@ def test_every_unit_has_a_floor() -> None:
 def test_no_circles_inside_a_unit() -> None:
     """Modules of one unit do not import each other in a loop at load time."""
     graph = {f"fastrecipes.{'.'.join(p.relative_to(PACKAGE).with_suffix('').parts)}": p for p in rooms()}
-    edges = {name: {n for i in top_imports(p) for n in graph if i == n or i.startswith(f"{n}.")} for name, p in graph.items()}
+    edges = {
+        name: {n for i in top_imports(p) for n in graph if i == n or i.startswith(f"{n}.")} for name, p in graph.items()
+    }
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -85,7 +87,9 @@ def top_imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("command", ["--help", "list", "run --help", "plan --help", "run car_brand_5stage --set stages.9.lr=1"])
+@pytest.mark.parametrize(
+    "command", ["--help", "list", "run --help", "plan --help", "run car_brand_5stage --set stages.9.lr=1"]
+)
 def test_quick_answers_do_not_import_torch(command: str) -> None:
     """Help, the list of recipes and a wrong override answer without torch, fastai or matplotlib."""
     code = f"""

@@ -24,14 +24,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-RecipeArg = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.", show_default=False)]
-SetOpt = Annotated[
-    Optional[list[str]],  # noqa: UP045  (typer reads the annotation on Python 3.10 too)
-    typer.Option("--set", metavar="PATH=VALUE", help="Change a field: stages.0.lr=1e-3, arch=resnet18. May be repeated."),
+RecipeArg = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped recipe.", show_default=False)
 ]
-DataOpt = Annotated[Optional[str], typer.Option("--data", metavar="DIR", help="Folder of the images, one folder per class.")]  # noqa: UP045
+SetOpt = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change a field: stages.0.lr=1e-3, arch=resnet18. May be repeated."
+    ),
+]
+DataOpt = Annotated[
+    Optional[str], typer.Option("--data", metavar="DIR", help="Folder of the images, one folder per class.")
+]
 ScaleOpt = Annotated[float, typer.Option("--scale", help="Multiply every stage's epochs, at least 1 stays.")]
-WeightsOpt = Annotated[Optional[str], typer.Option("--weights", metavar="FILE", help="Start from the weights in this file.")]  # noqa: UP045
+WeightsOpt = Annotated[
+    Optional[str], typer.Option("--weights", metavar="FILE", help="Start from the weights in this file.")
+]
 NoPretrainedOpt = Annotated[bool, typer.Option("--no-pretrained", help="Start from random weights.")]
 
 
@@ -40,7 +48,7 @@ def run(
     recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
     no_pretrained: NoPretrainedOpt = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are made.")] = Path("runs"),
-    workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that load images.", min=0, show_default="by device")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that load images.", min=0, show_default="by device")] = None,
 ) -> None:  # fmt: skip
     """Train a recipe, stage by stage."""
     from fastrecipes.cli.opening import open_recipe
@@ -58,7 +66,7 @@ def run(
 def plan(
     recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
     no_pretrained: NoPretrainedOpt = False,
-    plot: Annotated[Optional[Path], typer.Option("--plot", metavar="FILE", help="Draw rate and momentum over all steps (.png, .svg, .pdf).")] = None,  # noqa: UP045
+    plot: Annotated[Optional[Path], typer.Option("--plot", metavar="FILE", help="Draw rate and momentum over all steps (.png, .svg, .pdf).")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Train two real batches of each stage and estimate time and memory.")] = False,
 ) -> None:  # fmt: skip
     """Show every number of a recipe before any training."""
@@ -81,7 +89,9 @@ def list_() -> None:
 @app.command()
 def cp(
     recipe: RecipeArg,
-    dest: Annotated[Optional[str], typer.Argument(metavar="[DEST]", help="File or folder to copy to.", show_default="here")] = None,  # noqa: UP045
+    dest: Annotated[
+        Optional[str], typer.Argument(metavar="[DEST]", help="File or folder to copy to.", show_default="here")
+    ] = None,
 ) -> None:
     """Copy a shipped recipe, to make it your own."""
     from fastrecipes.read.shipped import copy_recipe
@@ -91,7 +101,11 @@ def cp(
 
 
 @app.command(name="demo-data")
-def demo_data(dest: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder to write the images to.", show_default=False)]) -> None:
+def demo_data(
+    dest: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A new folder to write the images to.", show_default=False)
+    ],
+) -> None:
     """Write the demo images (car_badges) to a folder."""
     from fastrecipes.cli.demo import write_demo
 
@@ -118,7 +132,7 @@ def main() -> None:
 
     quiet_warnings()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="fastrecipes", standalone_mode=False)
     except RecipeError as e:
         sys.exit(_told(e.problems, e.exit_code))
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ class Dataset:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """The record of the split: (item, split, label) for each item that is in one."""
-        part = {i: "train" for i in self.train} | {i: "valid" for i in self.valid}
+        part = dict.fromkeys(self.train, "train") | dict.fromkeys(self.valid, "valid")
         return [(self.keys[i], part[i], self.labels[i]) for i in sorted(part)]
 
     def count(self, part: Sequence[int]) -> Counter[str]:
@@ -90,7 +90,9 @@ def _key(item: Path, source: Path) -> str:
 def _splits(block: DataBlock, items: Any, seed: int) -> tuple[tuple[list[int], list[int]], tuple[str, ...]]:
     """The split that the DataBlock's splitter draws. One without a seed of its own draws from the recipe's."""
     if block.splitter is None:
-        raise RecipeError("data: the DataBlock has no splitter; give it splitter=FolderSplitter(valid_pct=0.2, seed=42)")
+        raise RecipeError(
+            "data: the DataBlock has no splitter; give it splitter=FolderSplitter(valid_pct=0.2, seed=42)"
+        )
     first, again = (_drawn(block.splitter, items, Draws(seed, epoch=i)) for i in (0, 1))
     notes = () if first == again else ("splitter has no seed of its own: this split was drawn from the recipe's seed",)
     return first, (*notes, *_mixed_folders(items, first))
@@ -122,12 +124,14 @@ def _labels(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     dsets = _datasets(block, source, splits)
     if len(dsets.tls) != 2 or not hasattr(dsets.tls[1], "vocab"):
-        raise RecipeError("data: expected one image and one class an item: DataBlock(blocks=(ImageBlock, CategoryBlock), ...)")
+        raise RecipeError(
+            "data: expected one image and one class an item: DataBlock(blocks=(ImageBlock, CategoryBlock), ...)"
+        )
     vocab = tuple(str(label) for label in dsets.vocab)
     labels = [""] * n
     for part, subset in zip(splits, (dsets.train, dsets.valid), strict=True):
         for i, label in zip(part, subset.tls[1], strict=True):
-            if not isinstance(label, TensorCategory):
+            if not isinstance(label, TensorCategory) or label.ndim:
                 raise RecipeError(f"data: expected one class an item, got {type(label).__name__}")
             labels[i] = vocab[int(label)]
     return vocab, tuple(labels)

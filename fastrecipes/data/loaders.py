@@ -72,8 +72,12 @@ def stage_dls(
     block.get_items = lambda _: dataset.items
     block.splitter = lambda _: (list(dataset.train), list(dataset.valid))
     if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):
-        block.batch_tfms = block.batch_tfms + [Normalize.from_stats(*stats)]
-    dls = block.dataloaders(dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL)
+        block.batch_tfms = [*block.batch_tfms, Normalize.from_stats(*stats)]
+    dls = block.dataloaders(
+        dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL
+    )
     if tuple(dls.vocab) != dataset.vocab:
-        raise RecipeError(f"data: the classes changed since the run began: {list(dls.vocab)}, recorded {list(dataset.vocab)}")
+        raise RecipeError(
+            f"data: the classes changed since the run began: {list(dls.vocab)}, recorded {list(dataset.vocab)}"
+        )
     return dls

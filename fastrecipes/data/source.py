@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fastrecipes.data.demo import DEMOS, demo_source
-from fastrecipes.errors import RecipeError, did_you_mean
+from fastrecipes.data.demo import check_demo, demo_source
+from fastrecipes.errors import RecipeError
 from fastrecipes.record.cache import cache_folder
 
 __all__ = ["check_source", "find_source", "is_demo"]
@@ -22,13 +22,11 @@ def is_demo(source: object) -> bool:
 def check_source(source: str | Path | None) -> None:
     """Raise `RecipeError` where there can be no data at `source`, without reading any."""
     if source is None:
-        raise RecipeError('source: the recipe names no data; give --data DIR, or source="demo:car_badges" for demo data')
+        raise RecipeError(
+            'source: the recipe names no data; give --data DIR, or source="demo:car_badges" for demo data'
+        )
     if is_demo(source):
-        name = str(source).removeprefix(_DEMO)
-        if name not in DEMOS:
-            hint = did_you_mean(name, DEMOS) or f"; there is {', '.join(DEMOS)}"
-            raise RecipeError(f"source: no demo data '{name}'{hint}")
-        return
+        return check_demo(str(source).removeprefix(_DEMO))
     path = Path(source).expanduser()
     if not path.exists():
         raise RecipeError(f"data: {source}: no such folder; --data DIR gives the folder of the images")

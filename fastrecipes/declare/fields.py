@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import lru_cache, wraps
+from functools import cache, wraps
 from typing import Any, TypeVar, get_type_hints
 
 from typing_extensions import dataclass_transform
@@ -88,10 +88,12 @@ def field_names(cls: type) -> list[str]:
     return [f.name for f in fields(cls) if f.init and not f.name.startswith("_")]  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _rules(cls: type) -> Mapping[str, Rule]:
     hints = get_type_hints(cls, include_extras=True)
-    found = {name: [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Rule)] for name, hint in hints.items()}
+    found = {
+        name: [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Rule)] for name, hint in hints.items()
+    }
     return {name: rules[0] for name, rules in found.items() if rules}
 
 
@@ -146,7 +148,9 @@ def _usable(cls: type, given: Mapping[str, object]) -> dict[str, object]:
 
 
 def _broken_rules(self: object, given: Mapping[str, object]) -> list[str]:
-    checked = ((name, problem_with(type(self), name, getattr(self, name))) for name in field_names(type(self)) if name in given)
+    checked = (
+        (name, problem_with(type(self), name, getattr(self, name))) for name in field_names(type(self)) if name in given
+    )
     return [problem for _, problem in checked if problem]
 
 

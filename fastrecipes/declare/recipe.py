@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 from fastrecipes.declare.fields import Rule, declared
 from fastrecipes.declare.rules import (
-    callable_or, choice, is_number, is_whole, learning_rate, list_of, number, optional, path, text, whole,
+    callable_or,
+    choice,
+    is_number,
+    is_whole,
+    learning_rate,
+    list_of,
+    number,
+    optional,
+    path,
+    text,
+    whole,
 )  # fmt: skip
 from fastrecipes.declare.schedules import OneCycle, Schedule
 

@@ -9,7 +9,19 @@ from pathlib import Path
 
 from fastrecipes.declare.fields import Rule
 
-__all__ = ["callable_or", "choice", "is_number", "learning_rate", "list_of", "number", "optional", "path", "share", "text", "whole"]
+__all__ = [
+    "callable_or",
+    "choice",
+    "is_number",
+    "learning_rate",
+    "list_of",
+    "number",
+    "optional",
+    "path",
+    "share",
+    "text",
+    "whole",
+]
 
 
 def is_number(value: object) -> bool:
@@ -43,7 +55,7 @@ def number(*, above: float | None = None, at_least: float | None = None) -> Rule
 
 def share(*, open_at_0: bool = True) -> Rule:
     """A share of something: a number between 0 and 1."""
-    return Rule("a number between 0 and 1", lambda v: is_number(v) and (0 < v if open_at_0 else 0 <= v) and v <= 1)
+    return Rule("a number between 0 and 1", lambda v: is_number(v) and (v > 0 if open_at_0 else v >= 0) and v <= 1)
 
 
 def text() -> Rule:

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.error import HTTPError
 from urllib.parse import urlparse
-from urllib.request import Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 __all__ = ["PROBE_SECONDS", "HubFile", "HuggingFace", "Remote", "unreachable"]
 
@@ -23,39 +22,6 @@ __all__ = ["PROBE_SECONDS", "HubFile", "HuggingFace", "Remote", "unreachable"]
 PROBE_SECONDS = 5.0
 STALL_SECONDS = 30.0
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")
-
-
-class Remote(Protocol):
-    """Weights that a library publishes: `HubFile` and `HuggingFace`."""
-
-    # Declared as properties: frozen dataclasses have fields that nobody can set.
-    @property
-    def what(self) -> str:
-        """What to record: the library and its name of the weights."""
-        ...
-
-    @property
-    def place(self) -> str:
-        """What an error names."""
-        ...
-
-    @property
-    def url(self) -> str:
-        """What to ask whether it is within reach."""
-        ...
-
-    @property
-    def cache(self) -> Path:
-        """The folder that a download goes to."""
-        ...
-
-    def cached(self) -> Path | None:
-        """The file, if it is there already."""
-        ...
-
-    def download(self) -> Path:
-        """Fetch the file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -157,6 +123,9 @@ class HuggingFace:
         return Path(hf_hub_download(repo, last, revision=revision))
 
 
+Remote = HubFile | HuggingFace
+
+
 def unreachable(remote: Remote) -> str:
     """Why `remote` cannot be downloaded now, or nothing; takes `PROBE_SECONDS` at most.
 
@@ -174,13 +143,23 @@ def unreachable(remote: Remote) -> str:
         return f"no answer in {PROBE_SECONDS:.0f} s"
 
 
+class _FirstHop(HTTPRedirectHandler):
+    """Follows no redirection: the servers that files lie on may answer nothing but a download."""
+
+    def redirect_request(
+        self, req: Request, fp: object, code: int, msg: str, headers: object, newurl: str
+    ) -> None:
+        """Go nowhere."""
+
+
 def _probe(url: str) -> str:
     try:
-        build_opener().open(Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
+        build_opener(_FirstHop).open(Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
     except HTTPError as e:
         e.close()
         # A repository may keep its weights under another of the usual names.
-        return "" if e.code == 404 and "model.safetensors" in url else f"HTTP {e.code}"
+        other_name = e.code == 404 and url.endswith("model.safetensors")
+        return "" if e.code < 400 or other_name else f"HTTP {e.code}"
     except (OSError, ValueError) as e:
         return str(getattr(e, "reason", e))
     return ""

@@ -70,7 +70,12 @@ def _size_options(cfg: Any, size: int | None) -> list[dict[str, Any]]:
 
 
 def head(net: nn.Module, name: str) -> tuple[str, ...]:
-    """Paths of the last layer that `get_classifier` returns, and of its twin in a distilled network."""
+    """Paths of the last layer that `get_classifier` returns, and of its twin in a distilled network.
+
+    Raises RecipeError for an encoder, which has none.
+    """
+    if not hasattr(net, "get_classifier"):
+        raise RecipeError(f"arch: timm/{name} cannot be cut into blocks: it has no classifier")
     got = net.get_classifier()  # pyright: ignore[reportCallIssue]
     tops = got if isinstance(got, tuple | list) else (got,)
     paths = [path for path, m in net.named_modules() if any(m is top for top in tops)]
@@ -165,6 +170,6 @@ def modern(state: dict[str, Any], net: nn.Module, name: str) -> dict[str, Any]:
     try:
         with torch.random.fork_rng(devices=[]):
             other = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
-    except Exception:  # whatever its loader trips over, timm does not know the form of the file
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return state
     return other.state_dict()

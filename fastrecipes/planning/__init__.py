@@ -1,0 +1,1 @@
+"""Floor 4: from a recipe and its data to every number of the run."""

@@ -52,9 +52,13 @@ def _draw_rates(plan: Plan, axes: Axes, ends: list[int]) -> None:
         for name, lr in _distinct_rates(stage):
             color = f"C{[g.name for g in reversed(plan.groups)].index(name) % 10}"
             label = None if name in named else name
-            axes.plot([end - stage.steps + s for s in steps], [stage.at(s).lr * lr for s in steps], color=color, label=label)
+            axes.plot(
+                [end - stage.steps + s for s in steps], [stage.at(s).lr * lr for s in steps], color=color, label=label
+            )
             named.add(name)
-        axes.annotate(_caption(stage), (end - stage.steps / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
+        axes.annotate(
+            _caption(stage), (end - stage.steps / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8
+        )
     axes.set(ylabel="learning rate", yscale="log")
     if len(named) > 1:
         axes.legend(fontsize=8, title="rate of", title_fontsize=8)
@@ -80,7 +84,9 @@ def _draw_momenta(plan: Plan, axes: Axes, ends: list[int]) -> None:
         told = [(step, mom) for step, mom in moms if mom is not None]
         axes.plot([step for step, _ in told], [mom for _, mom in told], color="C1")
     if not any(len(line.get_xdata()) for line in axes.get_lines()):  # type: ignore[arg-type]
-        axes.text(0.5, 0.5, "held at the optimiser's value", transform=axes.transAxes, ha="center", va="center", color="0.4")
+        axes.text(
+            0.5, 0.5, "held at the optimiser's value", transform=axes.transAxes, ha="center", va="center", color="0.4"
+        )
         axes.set_yticks([])
     axes.set(ylabel="momentum", xlabel="optimiser step")
 

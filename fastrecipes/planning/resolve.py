@@ -95,7 +95,9 @@ def _resolved(
     first = len(blocks.body) - _placed("", blocks.n_unfrozen, stage.unfreeze)
     bs, n_train = recipe.of(stage, "bs"), len(dataset.train)
     if bs > n_train:
-        raise RecipeError(f"bs: a batch of {bs} is more than the {n_train} training images; give bs={max(2, n_train // 4)} or more data")
+        raise RecipeError(
+            f"bs: a batch of {bs} is more than the {n_train} training images; give bs={max(2, n_train // 4)} or more data"
+        )
     batchnorm = recipe.of(stage, "batchnorm")
     if batchnorm == "frozen" and random:
         batchnorm = "frozen_affine"  # random weights have no statistics that eval mode could use

@@ -41,7 +41,9 @@ def outline(path: Path) -> Outline:
     if not _may_bind_recipe(tree):
         raise RecipeError(f"{path}: no `recipe` in this file; end it with recipe = Recipe(...)")
     given = {kw.arg: kw.value for kw in _recipe_keywords(tree) if kw.arg}
-    return Outline(path, text, _title(tree), _n_stages(given.get("stages")), _arch(given.get("arch")), _text(given.get("source")))
+    return Outline(
+        path, text, _title(tree), _n_stages(given.get("stages")), _arch(given.get("arch")), _text(given.get("source"))
+    )
 
 
 def _text_of(path: Path) -> str:

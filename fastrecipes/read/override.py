@@ -16,7 +16,9 @@ from fastrecipes.read.outline import Outline
 
 __all__ = ["Override", "apply_overrides", "check_overrides", "parse_override"]
 
-_WORDS = {name: getattr(declare, name) for name in declare.__all__ if name not in ("Recipe", "Stage")} | {"slice": slice}
+_WORDS = {name: getattr(declare, name) for name in declare.__all__ if name not in ("Recipe", "Stage")} | {
+    "slice": slice
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Floor 2: what a run keeps on the disk."""

@@ -66,7 +66,9 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
         raise RecipeError(f"checkpoint: {path} cannot be read ({e.strerror})") from e
     expected = _index(path.parent).get(path.name)
     if expected != sha256(data):
-        raise RecipeError(f"checkpoint: {path} is {'damaged (its checksum differs)' if expected else 'not in index.json'}")
+        raise RecipeError(
+            f"checkpoint: {path} is {'damaged (its checksum differs)' if expected else 'not in index.json'}"
+        )
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return tensors_from(data), json.loads(header["__metadata__"]["fastrecipes"])

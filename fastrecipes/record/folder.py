@@ -43,7 +43,9 @@ class RunFolder:
             except FileExistsError:
                 continue
             except OSError as e:
-                raise RunError(f"--out {out}: {path} cannot be made ({e.strerror}); give a folder that can be written") from e
+                raise RunError(
+                    f"--out {out}: {path} cannot be made ({e.strerror}); give a folder that can be written"
+                ) from e
             return cls(path)._laid_out()
         raise RunError(f"--out {out}: no free name for a run of {recipe} at {started}")
 

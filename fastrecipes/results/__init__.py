@@ -1,0 +1,1 @@
+"""Floor 6: what is told of a run that has ended."""

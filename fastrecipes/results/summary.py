@@ -18,11 +18,23 @@ __all__ = ["run_summary"]
 Row = dict[str, Any]
 
 
-def run_summary(plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, overrides: Sequence[str]) -> RenderableType:
+def run_summary(
+    plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, overrides: Sequence[str]
+) -> RenderableType:
     """A table of the stages, the best value and where, the folder, and commands to go on with."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     metrics = _metrics(history)
-    for name in ("stage", "trains", "epochs", "train_loss", "valid_loss", *metrics, f"best {plan.monitor}", "images/s", "time"):
+    for name in (
+        "stage",
+        "trains",
+        "epochs",
+        "train_loss",
+        "valid_loss",
+        *metrics,
+        f"best {plan.monitor}",
+        "images/s",
+        "time",
+    ):
         table.add_column(escape(name), justify="left" if name in ("stage", "trains") else "right")
     for stage in plan.stages:
         rows = [row for row in history if row["stage"] == stage.index]

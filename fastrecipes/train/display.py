@@ -48,7 +48,9 @@ def to_console(console: Console) -> logging.Handler:
     """Lines on a console, above its bars; in a file or a pipe, one line each."""
     if not console.is_terminal:
         return logging.StreamHandler(console.file)
-    return RichHandler(console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter())
+    return RichHandler(
+        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
+    )
 
 
 def to_file(path: Path) -> logging.Handler:
@@ -59,7 +61,12 @@ def to_file(path: Path) -> logging.Handler:
 @contextmanager
 def counted(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for work on images: the function to call with (done, total). It appears only once there is work."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
@@ -112,6 +119,7 @@ class RunDisplay:
 class StageDisplay(Callback):
     """Moves the bars while one stage trains."""
 
+    learn: Any = None
     order = 90  # after all that a line or a bar tells is known
 
     def __init__(self, display: RunDisplay, stage: StagePlan) -> None:

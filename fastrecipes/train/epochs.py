@@ -49,6 +49,7 @@ class Ledger:
 class DrawEpochs(Callback):
     """Gives the dataloaders the draws of each epoch."""
 
+    learn: Any = None
     order = -20  # before anything draws
 
     def __init__(self, seed: int, stage: StagePlan) -> None:
@@ -62,6 +63,7 @@ class DrawEpochs(Callback):
 class KeepEpochs(Callback):
     """At the end of each epoch: a row in the history, the best weights, and the last state, in this order."""
 
+    learn: Any = None
     order = 80  # after fastai's Recorder (50) and the schedule (60)
 
     def __init__(self, ledger: Ledger, stage: StagePlan, display: RunDisplay) -> None:

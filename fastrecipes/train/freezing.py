@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastai.callback.core import Callback, TrainEvalCallback
 from torch import nn
 
@@ -16,6 +18,7 @@ class FrozenEval(Callback):
     fastai's `BnFreeze` covers BatchNorm layers only; dropout and stochastic depth of frozen blocks stay random with it.
     """
 
+    learn: Any = None
     run_after, run_valid = TrainEvalCallback, False
 
     def __init__(self, frozen: list[nn.Module]) -> None:

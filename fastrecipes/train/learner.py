@@ -27,8 +27,9 @@ def stage_learner(recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Bloc
     Each stage gets a Learner of its own around the same network. On one Learner for all, hyper-parameters of the stage
     before stay in the optimiser, stale gradients decay frozen weights and callbacks keep their counts.
     """
-    learn = Learner(
-        dls, net, loss_func=recipe.loss_func, opt_func=recipe.opt_func or Adam, metrics=metrics_of(recipe),
+    opt_func: Any = recipe.opt_func or Adam
+    learn: Any = Learner(
+        dls, net, loss_func=recipe.loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
         splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train",
         cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
     )  # fmt: skip

@@ -101,7 +101,13 @@ def stage_of(ready: Ready, stage: StagePlan) -> Any:
     """The Learner of one stage, with dataloaders of its size."""
     Draws(ready.plan.seed, stage.index).seed_for("dls")  # fastai looks at an item as it builds them
     dls = stage_dls(
-        ready.recipe, ready.dataset, size=stage.size, bs=stage.bs, stats=ready.stats, workers=ready.workers, device=ready.device
+        ready.recipe,
+        ready.dataset,
+        size=stage.size,
+        bs=stage.bs,
+        stats=ready.stats,
+        workers=ready.workers,
+        device=ready.device,
     )
     return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls)
 
@@ -159,7 +165,9 @@ def recorded(folder: RunFolder, ready: Ready) -> Iterator[None]:
     except BaseException as e:
         _note_failure(folder, e)
         if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(f"{folder.path}: the disk is full; the last whole checkpoint is kept. Free space, then run again") from e
+            raise RunError(
+                f"{folder.path}: the disk is full; the last whole checkpoint is kept. Free space, then run again"
+            ) from e
         raise
     folder.update(status="finished", ended=_now())
 

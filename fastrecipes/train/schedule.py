@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from fastai.callback.schedule import ParamScheduler
 
@@ -16,6 +17,8 @@ class StageSchedule(ParamScheduler):
 
     fastai asks for the values at step / steps, so that its schedules stop short of their end; torch's do not.
     """
+
+    learn: Any = None
 
     def __init__(self, stage: StagePlan) -> None:
         self.stage = stage
