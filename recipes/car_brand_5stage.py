@@ -3,7 +3,10 @@
     fastrecipes run recipes/car_brand_5stage.py --data photos/cars
 
 Source: "Technical Training Details for Car Brand Classification" (progressive unfreezing, OneCycleLR, SGD with Nesterov).
-Measured result: not measured yet.
+The document gives no rates but for the first; these decline as it asks. Frozen blocks run in eval mode: on ten car
+brands (1,800 photographs, EfficientNet-Lite0, 128 px, two epochs a stage, one run each) the five stages ended at
+51, 56, 65, 70, 73 % with "frozen", 39, 46, 58, 66, 72 % with "frozen_affine" and 40, 50, 59, 64, 70 % with "train".
+Measured result of the whole recipe: not measured yet.
 """
 
 from fastai.vision.all import *
@@ -29,12 +32,12 @@ recipe = Recipe(
     opt_func=sgd(momentum=0.9, nesterov=True),
     wd=5e-4,
     schedule=OneCycle(pct_start=0.2, div=20, final_div=100),
-    batchnorm="frozen_affine",
+    batchnorm="frozen",
     stages=[
         Stage(epochs=20, unfreeze=1, lr=3e-2),  # head + layer4
-        Stage(epochs=20, unfreeze=2, lr=1e-2),  # + layer3
-        Stage(epochs=20, unfreeze=3, lr=3e-3),  # + layer2
-        Stage(epochs=20, unfreeze=4, lr=1e-3),  # + layer1
-        Stage(epochs=20, unfreeze="all", lr=3e-4),
+        Stage(epochs=20, unfreeze=2, lr=3e-2),  # + layer3
+        Stage(epochs=20, unfreeze=3, lr=2e-2),  # + layer2
+        Stage(epochs=20, unfreeze=4, lr=2e-2),  # + layer1
+        Stage(epochs=20, unfreeze="all", lr=1e-2),
     ],
 )

@@ -118,9 +118,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
         ("timm/convnext_tiny", {"head.norm": (768,)}, "head.fc"),
     ],
 )
-def test_only_the_last_layer_is_made_for_the_classes(
-    name: str, kept: dict[str, tuple[int, ...]], last: str
-) -> None:
+def test_only_the_last_layer_is_made_for_the_classes(name: str, kept: dict[str, tuple[int, ...]], last: str) -> None:
     """The rest of the classifier keeps the library's shapes and names."""
     net = build_net(find_arch(name), 7, meta=True)
     assert net.get_submodule(last).weight.shape[0] == 7  # type: ignore[index,union-attr]
@@ -181,8 +179,6 @@ def test_checking_a_size_leaves_a_network_as_it_was() -> None:
         ("vit_tiny_patch16_224", HALF),
     ],
 )
-def test_images_are_normalised_as_the_weights_were_trained(
-    name: str, stats: tuple[tuple[float, ...], ...]
-) -> None:
+def test_images_are_normalised_as_the_weights_were_trained(name: str, stats: tuple[tuple[float, ...], ...]) -> None:
     """The statistics are those of the pretrained weights."""
     assert image_stats(find_arch(name)) == stats

@@ -48,15 +48,15 @@ def test_the_next_commands_work(cli: Cli, recipe_file: Write, tmp_path: Path, mo
 
 PLAN = """\
 recipe    tiny (seed 42)
-network   timm/test_resnet, 0.47 M parameters; weights: none (random)
-data      PHOTOS: 39 training and 9 validation images, 3 classes
+network   timm/test_resnet, 0.37 M parameters; weights: none (random)
+data      PHOTOS: 36 training and 12 validation images, 3 classes
 training  3 epochs in 2 stages, 12 optimiser steps; best checkpoint by accuracy
 
-stage     trains        parameters        rate  px  bs  epochs  steps      wd  batchnorm      schedule
-stages.0  layer4, head  0.24 M  51.4%     0.03  32   8       1      4  0.0005  frozen_affine  OneCycle 0.0012 .. 1.2e-07
-stages.1  all           0.47 M 100.0%     0.01  40   8       2      8  0.0005  frozen_affine  OneCycle 0.0004 .. 4e-08
+stage     trains           parameters  rate  px  bs  epochs  steps      wd  batchnorm      schedule
+stages.0  layer4, head  0.27 M  71.9%  0.03  32   8       1      4  0.0005  frozen_affine  OneCycle 0.03 .. 1.2e-07
+stages.1  all           0.37 M 100.0%  0.01  40   8       2      8  0.0005  frozen_affine  OneCycle 0.0004 .. 4e-08
 
-blocks, bottom to top: stem 6,744, layer1 19,488, layer2 52,096, layer3 0.15 M, layer4 0.24 M, head 579
+blocks, bottom to top: stem 7,472, layer1 18,560, layer2 36,384, layer3 42,432, layer4 0.27 M, head 291
 note: random weights: frozen blocks stay random until a stage trains them
 note: random weights: batchnorm="frozen" needs trained statistics; frozen_affine is used
 note: stages.0: only 4 optimiser steps; the schedule has little room

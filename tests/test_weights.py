@@ -83,9 +83,7 @@ def no_network(no_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return no_cache
 
 
-@pytest.mark.parametrize(
-    "wrapped", ["plain.pth", "state_dict.pt", "model.pth", "module.pth", "st.safetensors"]
-)
+@pytest.mark.parametrize("wrapped", ["plain.pth", "state_dict.pt", "model.pth", "module.pth", "st.safetensors"])
 def test_a_file_fills_all_but_the_last_layer(donor: State, tmp_path: Path, wrapped: str) -> None:
     """Each usual form of a weights file gives the same body; the head has another number of classes."""
     file = tmp_path / wrapped
@@ -101,9 +99,7 @@ def test_a_file_fills_all_but_the_last_layer(donor: State, tmp_path: Path, wrapp
     assert not changed(before, after) & {"fc.weight", "fc.bias"}
 
 
-def test_the_last_layer_stays_new_even_where_the_file_has_as_many_classes(
-    donor: State, tmp_path: Path
-) -> None:
+def test_the_last_layer_stays_new_even_where_the_file_has_as_many_classes(donor: State, tmp_path: Path) -> None:
     """Ten brands of cars are not ten other things."""
     torch.save(donor, tmp_path / "ten.pth")
     before, after, _ = load(RESNET, tmp_path / "ten.pth", n=10)
@@ -136,9 +132,7 @@ def test_what_a_file_lacks_of_the_classifier_is_said(tmp_path: Path) -> None:
         ("vit_b_16", lambda k: k.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.")),
     ],
 )
-def test_torchvisions_older_names_are_understood(
-    name: str, old: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_torchvisions_older_names_are_understood(name: str, old: Callable[[str], str], tmp_path: Path) -> None:
     """The files that torchvision publishes for these networks have names of years ago."""
     arch = Arch("torchvision", name)
     net = build_net(arch, 3, meta=True)
@@ -192,9 +186,7 @@ def test_the_weights_of_another_network_are_refused(donor: State, tmp_path: Path
 def test_weights_of_another_shape_are_refused(donor: State, tmp_path: Path) -> None:
     """A network for grey images is another network."""
     torch.save(donor | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
-    with pytest.raises(
-        RecipeError, match=r"1 tensors of another shape \(conv1.weight 64x1x7x7 for 64x3x7x7\)"
-    ):
+    with pytest.raises(RecipeError, match=r"1 tensors of another shape \(conv1.weight 64x1x7x7 for 64x3x7x7\)"):
         load(RESNET, tmp_path / "grey.pth")
 
 
@@ -242,9 +234,7 @@ def test_code_in_a_file_is_refused_and_does_not_run(how: str, tmp_path: Path) ->
         (b"\x00\x01\x02 nothing of the kind" * 99, "is no weights file"),
     ],
 )
-def test_a_damaged_file_is_named_in_one_line(
-    content: bytes | str, says: str, suffix: str, tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_named_in_one_line(content: bytes | str, says: str, suffix: str, tmp_path: Path) -> None:
     """Cut short, empty, or something else altogether."""
     file = tmp_path / f"w{suffix}"
     if isinstance(content, str):

@@ -60,7 +60,7 @@ def find_dataset(recipe: Recipe, source: Path) -> Dataset:
 
     Raises `RecipeError` with what cannot be trained on: no images, one class only, empty classes, an empty part.
     """
-    block = block_of(recipe.data, recipe.size)
+    block: Any = block_of(recipe.data, recipe.size)
     items, keys = _items(block, source)
     splits, notes = _splits(block, items, recipe.seed)
     block.get_items, block.splitter = (lambda _: items), (lambda _: splits)
@@ -72,8 +72,8 @@ def find_dataset(recipe: Recipe, source: Path) -> Dataset:
     return dataset
 
 
-def _items(block: DataBlock, source: Path) -> tuple[Any, tuple[str, ...]]:
-    items = block.get_items(source) if block.get_items else source
+def _items(block: Any, source: Path) -> tuple[Any, tuple[str, ...]]:
+    items: Any = block.get_items(source) if block.get_items else source
     if not len(items) if hasattr(items, "__len__") else True:
         raise RecipeError(f"data: {source}: no images found; expected one folder per class with .jpg or .png files")
     if not all(isinstance(item, (str, Path)) for item in items) or hasattr(items, "iloc"):
@@ -155,7 +155,7 @@ def _datasets(block: DataBlock, source: Path, splits: tuple[list[int], list[int]
 
 def _problems(dataset: Dataset) -> Iterable[str]:
     if len(dataset.vocab) < 2:
-        yield f"data: only one class {dataset.vocab[0]!r} in {dataset.source}; at least 2 are needed, one folder for each"
+        yield f"data: only one class {''.join(dataset.vocab)!r} in {dataset.source}; at least 2 are needed, one folder for each"
     if not dataset.valid:
         yield "data: the validation part is empty; give the splitter a larger share, or the data a valid/ folder"
     for folder in _empty_class_folders(dataset):

@@ -68,7 +68,7 @@ def stage_dls(
     Normalize is always there, with the statistics of the weights unless the recipe's DataBlock brings its own
     (fastai adds it only to the dataloaders that a Learner is created with, and loses it when they are replaced).
     """
-    block = block_of(recipe.data, size)
+    block: Any = block_of(recipe.data, size)
     block.get_items = lambda _: dataset.items
     block.splitter = lambda _: (list(dataset.train), list(dataset.valid))
     if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):

@@ -67,9 +67,7 @@ class Blocks:
         if unfreeze in self.names:
             return len(self.body) - self.names.index(unfreeze)
         hint = did_you_mean(unfreeze, [*self.names, "head", "all"]) or ";"
-        raise RecipeError(
-            f"unfreeze={unfreeze!r}: no block of that name{hint} blocks: {', '.join(self.names)}"
-        )
+        raise RecipeError(f"unfreeze={unfreeze!r}: no block of that name{hint} blocks: {', '.join(self.names)}")
 
     def _from_share(self, unfreeze: float) -> int:
         if not 0 <= unfreeze <= 1:
@@ -100,9 +98,7 @@ def cut(net: nn.Module, arch: Arch) -> Blocks:
     return blocks
 
 
-def _norms_down(
-    net: nn.Module, groups: Iterable[tuple[str, list[str]]]
-) -> list[tuple[str, list[str], list[str]]]:
+def _norms_down(net: nn.Module, groups: Iterable[tuple[str, list[str]]]) -> list[tuple[str, list[str], list[str]]]:
     """(name, parameters, norms' parameters that join them): norms alone go to the block below."""
     found: list[tuple[str, list[str], list[str]]] = []
     for name, paths in groups:
@@ -149,18 +145,14 @@ def _check(net: nn.Module, arch: Arch, blocks: Blocks) -> None:
     wrong = [path for path, _ in net.named_parameters() if times[path] != 1]
     names = [block.name for block in blocks]
     if wrong or not blocks.body or not all(held) or len(set(names)) != len(names):
-        what = (
-            f": {', '.join(wrong[:3])} would be in no block or in two" if wrong else f" ({', '.join(names)})"
-        )
+        what = f": {', '.join(wrong[:3])} would be in no block or in two" if wrong else f" ({', '.join(names)})"
         raise RecipeError(f"arch: {arch} cannot be cut into blocks{what}")
 
 
 def parameters_of(net: nn.Module, block: Block) -> list[tuple[str, nn.Parameter]]:
     """(path, parameter) of each parameter of `block`, in the network's order."""
     inside = tuple(f"{member}." for member in block.members)
-    return [
-        (path, p) for path, p in net.named_parameters() if path in block.members or path.startswith(inside)
-    ]
+    return [(path, p) for path, p in net.named_parameters() if path in block.members or path.startswith(inside)]
 
 
 def modules_of(net: nn.Module, block: Block) -> list[nn.Module]:

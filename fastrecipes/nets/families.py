@@ -42,10 +42,7 @@ def _between_pools(net: nn.Module) -> dict[str, str]:
         elif next(layer.parameters(), None) is not None:
             runs[-1].append(i)
     kept = [run for run in runs if run]
-    return {
-        "stem" if run is kept[0] else f"features.{run[0]}": rf"features\.(?:{'|'.join(run)})\."
-        for run in kept
-    }
+    return {"stem" if run is kept[0] else f"features.{run[0]}": rf"features\.(?:{'|'.join(run)})\." for run in kept}
 
 
 _FEATURES = {"features.{}": r"features\.(\d+)\."}
@@ -77,13 +74,9 @@ _AUX = r"AuxLogits\.|aux\d\."
 FAMILIES = {
     "alexnet": Family("classifier", _between_pools),
     "convnext": Family("classifier", _PAIRS),
-    "densenet": Family(
-        "classifier", _DENSE, renamed=((r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2."),)
-    ),
+    "densenet": Family("classifier", _DENSE, renamed=((r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2."),)),
     "efficientnet": Family("classifier", _FEATURES),
-    "googlenet": Family(
-        "fc", {"stem": r"conv\d\.", "inception{}": r"inception(\d)"}, _INCEPTION, unused=_AUX
-    ),
+    "googlenet": Family("fc", {"stem": r"conv\d\.", "inception{}": r"inception(\d)"}, _INCEPTION, unused=_AUX),
     "inception": Family("fc", {"stem": r"Conv2d_", "Mixed_{}": r"Mixed_(\d)"}, _INCEPTION, unused=_AUX),
     "maxvit": Family("classifier", {"stem": r"stem\.", "blocks.{}": r"blocks\.(\d+)\."}, sized="input_size"),
     "mnasnet": Family("classifier", _MNAS),

@@ -57,7 +57,7 @@ class HubFile:
 
         self.cache.mkdir(parents=True, exist_ok=True)
         digest = _HASH.search(self._path.name)
-        print(f"downloading {self.url} to {self.cache}", file=sys.stderr)
+        sys.stderr.write(f"downloading {self.url} to {self.cache}\n")
         with _stalls_after(STALL_SECONDS):
             hub.download_url_to_file(self.url, str(self._path), digest and digest[1], progress=True)
         return self._path
@@ -146,9 +146,7 @@ def unreachable(remote: Remote) -> str:
 class _FirstHop(HTTPRedirectHandler):
     """Follows no redirection: the servers that files lie on may answer nothing but a download."""
 
-    def redirect_request(
-        self, req: Request, fp: object, code: int, msg: str, headers: object, newurl: str
-    ) -> None:
+    def redirect_request(self, req: Request, fp: object, code: int, msg: str, headers: object, newurl: str) -> None:
         """Go nowhere."""
 
 

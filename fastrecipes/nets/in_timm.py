@@ -56,9 +56,7 @@ def build(name: str, n_classes: int, size: int | None) -> nn.Module:
         except (AssertionError, ValueError, RuntimeError) as e:
             if "img_size" not in options or isinstance(e, NotImplementedError):
                 raise
-            raise RecipeError(
-                f"arch: timm/{name} cannot take {size} px images; {cfg.input_size[-1]} px fits"
-            ) from e
+            raise RecipeError(f"arch: timm/{name} cannot take {size} px images; {cfg.input_size[-1]} px fits") from e
     raise AssertionError("the last choice has no option that a network could refuse")
 
 
@@ -79,9 +77,7 @@ def head(net: nn.Module, name: str) -> tuple[str, ...]:
     got = net.get_classifier()  # pyright: ignore[reportCallIssue]
     tops = got if isinstance(got, tuple | list) else (got,)
     paths = [path for path, m in net.named_modules() if any(m is top for top in tops)]
-    twins = [
-        path for path in last_layers(net, name) if not any(f"{path}.".startswith(f"{p}.") for p in paths)
-    ]
+    twins = [path for path in last_layers(net, name) if not any(f"{path}.".startswith(f"{p}.") for p in paths)]
     return (*paths, *twins)
 
 
@@ -124,10 +120,7 @@ def _apart(matcher: Any) -> Any:
     """`matcher` with what follows the last stage (a last convolution, a norm) as a group of its own."""
     if not isinstance(matcher, dict):
         return matcher
-    return {
-        key: _rules_apart(rules) if isinstance(rules, list | tuple) else rules
-        for key, rules in matcher.items()
-    }
+    return {key: _rules_apart(rules) if isinstance(rules, list | tuple) else rules for key, rules in matcher.items()}
 
 
 def _rules_apart(rules: Any) -> list[tuple[str, Any]]:

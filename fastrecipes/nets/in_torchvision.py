@@ -60,9 +60,7 @@ def native_size(name: str) -> tuple[int, bool]:
 def build(name: str, n_classes: int, size: int | None) -> nn.Module:
     """A network with random weights and `n_classes` outputs; `size` makes no difference to torchvision's."""
     family, (native, _) = _family(name), native_size(name)
-    sized = (
-        {family.sized: (native, native) if family.sized == "input_size" else native} if family.sized else {}
-    )
+    sized = {family.sized: (native, native) if family.sized == "input_size" else native} if family.sized else {}
     return builders()[name](weights=None, num_classes=n_classes, **family.options, **sized)
 
 
@@ -74,9 +72,7 @@ def head(net: nn.Module, name: str) -> tuple[str, ...]:
 def last_layers(net: nn.Module, name: str) -> tuple[str, ...]:
     """Paths of the layers that `n_classes` shapes: the last one in the classifier that has a weight."""
     top = _family(name).head
-    layers = [
-        path for path, m in net.get_submodule(top).named_modules() if getattr(m, "weight", None) is not None
-    ]
+    layers = [path for path, m in net.get_submodule(top).named_modules() if getattr(m, "weight", None) is not None]
     return (f"{top}.{layers[-1]}".rstrip("."),)
 
 
@@ -93,9 +89,7 @@ def groups(net: nn.Module, name: str) -> list[tuple[str, list[str]]]:
             found.setdefault(_block_of(path, patterns), []).append(path)
     rest = found.pop("", [])
     if any(net.get_parameter(path).ndim > 1 for path in rest):
-        raise RecipeError(
-            f"arch: torchvision/{name} cannot be cut into blocks: no rule covers {', '.join(rest[:3])}"
-        )
+        raise RecipeError(f"arch: torchvision/{name} cannot be cut into blocks: no rule covers {', '.join(rest[:3])}")
     return [*found.items(), *([("", rest)] if rest else [])]
 
 

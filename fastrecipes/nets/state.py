@@ -82,9 +82,7 @@ def _damaged(path: Path, cause: Exception) -> RecipeError:
     if start.startswith(b"version https://git-lfs"):
         return RecipeError(f"weights: {path} is a Git LFS pointer, not weights; run `git lfs pull`")
     how = type(cause).__name__
-    return RecipeError(
-        f"weights: {path} is no weights file, or is cut short ({how}); delete it and fetch it again"
-    )
+    return RecipeError(f"weights: {path} is no weights file, or is cut short ({how}); delete it and fetch it again")
 
 
 def _tensors(loaded: Any, path: Path) -> State:

@@ -58,9 +58,7 @@ def pretrained_source(arch: Arch, *, file: Path | None, pretrained: bool) -> Wei
     return _choose(arch, file, pretrained).weights
 
 
-def load_weights(
-    net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | None, pretrained: bool
-) -> Weights:
+def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | None, pretrained: bool) -> Weights:
     """Load weights into all of `net` but the last layer of its head, which stays new; what was used.
 
     `file` goes before a package, a package before the library's cache, the cache before a download.

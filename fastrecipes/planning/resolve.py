@@ -57,9 +57,9 @@ def metrics_of(recipe: Recipe) -> list[Any]:
 def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
     """The network without its weights, which is enough to count; built at every size to learn whether it takes it."""
     arch = find_arch(recipe.arch)
-    for size in sorted({recipe.of(stage, "size") for stage in recipe.stages}):
-        net = build_net(arch, len(dataset.vocab), size=size, meta=True)
-    return net, cut(net, arch)
+    sizes = sorted({recipe.of(stage, "size") for stage in recipe.stages})
+    nets = [build_net(arch, len(dataset.vocab), size=size, meta=True) for size in sizes]
+    return nets[-1], cut(nets[-1], arch)
 
 
 def _file(path: str | Path | None) -> Path | None:

@@ -69,7 +69,7 @@ def _timed_step(learn: Any, *, train: bool) -> float:
         loss.backward()
         learn.opt.step()
         learn.opt.zero_grad()
-    float(loss)  # waits for the device
+    float(loss.detach())  # waits for the device
     return time.perf_counter() - started
 
 
