@@ -51,7 +51,10 @@ def main() -> None:
         dls,
         ready.net,
         metrics=accuracy,
-        splitter=lambda net: [sum(groups_of(net, ready.blocks)[:-1], []), groups_of(net, ready.blocks)[-1]],
+        splitter=lambda net: [
+            [p for group in groups_of(net, ready.blocks)[:-1] for p in group],
+            groups_of(net, ready.blocks)[-1],
+        ],
     )
     learn.fine_tune(given.epochs)
     print(

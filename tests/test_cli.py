@@ -78,7 +78,8 @@ def test_plan_plots_and_measures(cli: Cli, recipe_file: Write, tmp_path: Path) -
     """A picture that opens, and an estimate for each stage and the whole."""
     told = cli("plan", recipe_file(), "--plot", tmp_path / "plan.png", "--measure")
     assert told.code == 0, told.err
-    assert Image.open(tmp_path / "plan.png").size[0] > 800
+    with Image.open(tmp_path / "plan.png") as image:
+        assert image.size[0] > 800
     assert "in all on this machine, from two batches of each stage" in told.out
     assert told.out.count("stages.1") >= 2
 
