@@ -150,3 +150,12 @@ def test_a_folder_that_cannot_be_written(cli: Cli, recipe_file: Write, tmp_path:
     assert told.code == 1
     assert f"error: --out {tmp_path / 'file'}: " in told.err
     assert "cannot be made (Not a directory); give a folder that can be written" in told.err
+
+
+def test_a_network_that_takes_one_size_only(cli: Cli, recipe_file: Write) -> None:
+    """The network is built once, for the first stage: it has to take the sizes of the later ones."""
+    told = cli(
+        "plan", recipe_file(), "--set", "arch=torchvision/vit_b_16", "--set", "size=224", "--set", "stages.1.size=256"
+    )
+    assert (told.code, told.out) == (2, "")
+    assert told.err == "error: arch: torchvision/vit_b_16 cannot take 256 px images: it takes 224 px only\n"

@@ -14,7 +14,7 @@ from torch import nn
 from fastrecipes.data.dataset import Dataset
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.errors import RecipeError, did_you_mean
-from fastrecipes.nets.arch import build_net, find_arch
+from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.weights import pretrained_source
 from fastrecipes.planning.plan import Group, Plan, StagePlan
@@ -55,11 +55,13 @@ def metrics_of(recipe: Recipe) -> list[Any]:
 
 
 def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
-    """The network without its weights, which is enough to count; built at every size to learn whether it takes it."""
+    """The network without its weights, which is enough to count; built for the first stage, it must take all sizes."""
     arch = find_arch(recipe.arch)
-    sizes = sorted({recipe.of(stage, "size") for stage in recipe.stages})
-    nets = [build_net(arch, len(dataset.vocab), size=size, meta=True) for size in sizes]
-    return nets[-1], cut(nets[-1], arch)
+    sizes = [recipe.of(stage, "size") for stage in recipe.stages]
+    net = build_net(arch, len(dataset.vocab), size=sizes[0], meta=True)
+    for size in sorted(set(sizes[1:]) - {sizes[0]}):
+        check_size(net, arch, size)
+    return net, cut(net, arch)
 
 
 def _file(path: str | Path | None) -> Path | None:
