@@ -18,7 +18,8 @@ from fastrecipes import load_recipe
 from fastrecipes.declare.recipe import scaled
 from fastrecipes.train.display import stderr_console
 from fastrecipes.train.freezing import groups_of
-from fastrecipes.train.run import make_ready, run, stage_of
+from fastrecipes.train.ready import make_ready, stage_of
+from fastrecipes.train.run import run
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "car_brand_5stage.py"
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastrecipes.declare import FolderSplitter, OneCycle, Recipe, Stage, sgd
-from fastrecipes.errors import RecipeError, RunError
+from fastrecipes.declare import FolderSplitter, OneCycle, Recipe, Rollback, Stage, sgd
+from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
 
 if TYPE_CHECKING:
     from fastrecipes.planning.prepare import plan_recipe
@@ -25,7 +25,8 @@ _LATER = {
 }
 
 __all__ = [
-    "FolderSplitter", "OneCycle", "Recipe", "RecipeError", "RunError", "Stage", "load_recipe", "plan_recipe", "run", "sgd",
+    "DivergedError", "FolderSplitter", "OneCycle", "Recipe", "RecipeError", "Rollback", "RunError", "Stage", "StoppedError",
+    "load_recipe", "plan_recipe", "run", "sgd",
 ]  # fmt: skip
 
 

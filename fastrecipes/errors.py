@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["RecipeError", "RunError", "did_you_mean"]
+__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "did_you_mean"]
 
 
 class RecipeError(Exception):
@@ -26,6 +26,20 @@ class RunError(RecipeError):
     """A run that was well declared could not go on (disk full, network gone). Exit code 1."""
 
     exit_code = 1
+
+
+class DivergedError(RunError):
+    """The loss became NaN, infinite or far too large; the step was not applied. Exit code 4."""
+
+    exit_code = 4
+
+
+class StoppedError(RunError):
+    """A signal stopped the run, whose state was written first. Exit code 128 and the signal's number."""
+
+    def __init__(self, *problems: str, exit_code: int = 130) -> None:
+        super().__init__(*problems)
+        self.exit_code = exit_code
 
 
 def did_you_mean(given: str, known: Iterable[str], *, n: int = 1) -> str:

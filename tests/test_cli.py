@@ -28,7 +28,7 @@ def test_run(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:
     assert "stages.0 (1 of 2): trains layer4, head; 1 epoch of 4 steps, 32 px, bs 8" in told.err
     assert "best accuracy: " in told.out
     assert f"run folder: {folder}" in told.out
-    assert f"fastrecipes plan {folder}/recipe.py --set stages.0.lr=1e-3 --plot plan.png" in told.out
+    assert f"fastrecipes plan {folder}/recipe.py --set stages.0.lr=1e-3 --scale 0.5 --plot plan.png" in told.out
     assert len(read_history(folder / "history.csv")) == 2
 
 

@@ -84,7 +84,7 @@ def test_the_datas_own_folders_are_its_split(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         make_images(tmp_path / part, n=4)
     rows = find_dataset(recipe(), tmp_path).rows()
-    assert {(key.split("/")[0], split) for key, split, _ in rows} == {("train", "train"), ("val", "valid")}
+    assert {(key.split("/")[0], split) for key, split, *_ in rows} == {("train", "train"), ("val", "valid")}
 
 
 def test_a_splitter_that_mixes_the_datas_folders_is_noted(tmp_path: Path) -> None:

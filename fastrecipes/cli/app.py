@@ -12,11 +12,14 @@ from fastrecipes.errors import RecipeError
 
 __all__ = ["app", "main"]
 
+NEWEST = ":newest:"  # what a `--resume` that stands alone means to the parser
+
 app = typer.Typer(
     name="fastrecipes",
     help="Fine-tune image classifiers in stages: one recipe file, one command.\n\n"
     "A recipe file is Python code and runs as such: run only recipes that you trust.",
-    epilog="Exit codes: 0 done; 1 the run failed; 2 wrong recipe, data or command, nothing was trained; 130 interrupted.",
+    epilog="Exit codes: 0 done; 1 the run failed; 2 wrong recipe, data or command, nothing was trained; 4 the loss diverged; "
+    "130 Ctrl-C; 143 SIGTERM. A run that was stopped goes on with `run RECIPE --resume`.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -49,17 +52,37 @@ def run(
     no_pretrained: NoPretrainedOpt = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are made.")] = Path("runs"),
     workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that load images.", min=0, show_default="by device")] = None,
+    resume: Annotated[Optional[str], typer.Option("--resume", metavar="[RUN]", help="Go on with a run that was stopped; alone: with the newest.", show_default=False)] = None,
+    fork: Annotated[bool, typer.Option("--fork", help="With --resume: go on in a new run, with what has changed since.")] = False,
+    checkpoint_every: Annotated[Optional[float], typer.Option("--checkpoint-every", metavar="MINUTES", help="Between checkpoints inside an epoch.", min=0, show_default="5, at most 1 % of the time")] = None,
 ) -> None:  # fmt: skip
     """Train a recipe, stage by stage."""
-    from fastrecipes.cli.opening import open_recipe
+    from fastrecipes.cli.opening import check_resume, open_recipe
 
+    going_on = check_resume(resume, fork, out)
     opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
     from fastrecipes.results.summary import run_summary
     from fastrecipes.train.run import run as train
 
-    done = train(opened, out=out, workers=workers)
-    overrides = done.recipe.origin.overrides if done.recipe.origin else ()
-    _print(run_summary(done.plan, done.history, done.best, done.folder, overrides))
+    done = train(opened, out=out, workers=workers, resume=going_on, fork=fork, checkpoint_every=checkpoint_every)
+    words = done.recipe.origin.words if done.recipe.origin else ()
+    _print(run_summary(done.plan, done.history, done.best, done.folder, words))
+
+
+@app.command()
+def check(
+    recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
+    no_pretrained: NoPretrainedOpt = False,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders would be made.")] = Path("runs"),
+) -> None:  # fmt: skip
+    """Try everything that a run needs, without training."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    from fastrecipes.train.check import check_recipe, checked_table
+    from fastrecipes.train.display import stderr_console
+
+    _print(checked_table(check_recipe(opened, out, stderr_console())))
 
 
 @app.command()
@@ -126,13 +149,27 @@ def _print(*renderables: Any) -> None:
     print("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")))
 
 
+def _with_resume(words: list[str]) -> list[str]:
+    """`--resume` may stand alone, which the parser cannot say: then the newest run is meant."""
+    for i, word in enumerate(words):
+        alone = word == "--resume" and (i + 1 == len(words) or not _is_run(words[i + 1]))
+        if alone:
+            return [*words[:i], f"--resume={NEWEST}", *words[i + 1 :]]
+    return words
+
+
+def _is_run(word: str) -> bool:
+    """Whether the word after `--resume` is its RUN: no option and no recipe."""
+    return not word.startswith("-") and (Path(word).is_dir() or ("/" in word and not word.endswith(".py")))
+
+
 def main() -> None:
     """Run the command line; every mistake of a user ends in one clear message and an exit code."""
     from fastrecipes.cli.quiet import quiet_warnings
 
     quiet_warnings()
     try:
-        code = app(prog_name="fastrecipes", standalone_mode=False)
+        code = app(_with_resume(sys.argv[1:]), prog_name="fastrecipes", standalone_mode=False)
     except RecipeError as e:
         sys.exit(_told(e.problems, e.exit_code))
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastrecipes.data.source import check_source
@@ -14,7 +15,7 @@ from fastrecipes.read.outline import outline
 from fastrecipes.read.override import Override, apply_overrides, check_overrides, parse_override
 from fastrecipes.read.shipped import recipe_path
 
-__all__ = ["open_recipe"]
+__all__ = ["check_resume", "open_recipe"]
 
 
 def open_recipe(
@@ -30,7 +31,30 @@ def open_recipe(
     if data is not None:
         check_source(data)
     recipe = apply_overrides(load_outlined(seen), overrides)
-    return scaled(recipe, scale) if scale != 1 else recipe
+    recipe = scaled(recipe, scale) if scale != 1 else recipe
+    assert recipe.origin is not None
+    words = _words(sets, data=data, scale=None if scale == 1 else f"{scale:g}", weights=weights)
+    words += ("--no-pretrained",) * no_pretrained
+    return replace(recipe, origin=replace(recipe.origin, words=words))
+
+
+def check_resume(resume: str | None, fork: bool, out: Path) -> str | bool:
+    """What `--resume` means: a run folder, True for the newest run, False for none. Raises for what cannot be."""
+    if resume is None:
+        if fork:
+            raise RecipeError("--fork: needs --resume RUN, the run to take over from")
+        return False
+    if resume == ":newest:":
+        return True
+    if not Path(resume).is_dir():
+        raise RecipeError(f"--resume {resume}: no such run folder; runs are in {out}")
+    return resume
+
+
+def _words(sets: Sequence[str] | None, **options: str | None) -> tuple[str, ...]:
+    """The options again, as a command line to repeat them."""
+    given = [("set", text) for text in sets or ()] + [(k, v) for k, v in options.items() if v is not None]
+    return tuple(word for name, value in given for word in (f"--{name}", value))
 
 
 def _shortcuts(data: str | None, weights: str | None, no_pretrained: bool) -> list[Override]:

@@ -16,7 +16,7 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.declare.splitters import TRAIN_FOLDERS, VALID_FOLDERS
 from fastrecipes.errors import RecipeError
 
-__all__ = ["Dataset", "block_of", "find_dataset"]
+__all__ = ["Dataset", "block_of", "checked", "find_dataset"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,16 @@ class Dataset:
     valid: tuple[int, ...]
     vocab: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    checksums: tuple[str, ...] = ()
+    """of each item's file; empty before the scan, "" for an item that is no file"""
+    bad: tuple[tuple[str, str], ...] = ()
+    """(item, what is wrong) of images that were left out since they cannot be read"""
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """The record of the split: (item, split, label) for each item that is in one."""
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """The record of the split: (item, split, label, checksum) for each item that is in one."""
         part = dict.fromkeys(self.train, "train") | dict.fromkeys(self.valid, "valid")
-        return [(self.keys[i], part[i], self.labels[i]) for i in sorted(part)]
+        sums = self.checksums or ("",) * len(self.keys)
+        return [(self.keys[i], part[i], self.labels[i], sums[i]) for i in sorted(part)]
 
     def count(self, part: Sequence[int]) -> Counter[str]:
         """Images of each class among the items of `part`."""
@@ -66,6 +71,11 @@ def find_dataset(recipe: Recipe, source: Path) -> Dataset:
     block.get_items, block.splitter = (lambda _: items), (lambda _: splits)
     vocab, labels = _labels(block, source, len(keys), splits)
     dataset = Dataset(source, items, keys, labels, tuple(splits[0]), tuple(splits[1]), vocab, notes)
+    return checked(dataset)
+
+
+def checked(dataset: Dataset) -> Dataset:
+    """`dataset`, where it can be trained on; raises `RecipeError` with what is missing in it."""
     problems = list(_problems(dataset))
     if problems:
         raise RecipeError(*problems)

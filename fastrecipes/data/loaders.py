@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from typing import Any
 
 from fastai.data.core import DataLoaders, TfmdDL
@@ -13,9 +15,19 @@ from fastrecipes.data.draws import Draws
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 
-__all__ = ["SeededDL", "Stats", "stage_dls"]
+__all__ = ["ItemError", "SeededDL", "Stats", "stage_dls"]
 
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of each channel
+
+
+class ItemError(Exception):
+    """An item that could not be read while the run went on, named.
+
+    From a worker process torch hands on the whole traceback as the message: only what follows the last name is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit("ItemError: ", 1)[-1].strip())
 
 
 class SeedBatch(ItemTransform):
@@ -41,6 +53,8 @@ class SeededDL(TfmdDL):
     """
 
     draws: Draws | None = None
+    first_batch = 0
+    """where the next pass begins; the batches before are not loaded"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -50,14 +64,26 @@ class SeededDL(TfmdDL):
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
         return super().shuffle_fn(idxs) if self.draws is None else self.draws.order(len(idxs))
 
+    def get_idxs(self) -> list[Any]:
+        return list(super().get_idxs())[self.first_batch * self.bs :]
+
     def before_iter(self) -> None:
         super().before_iter()
-        self.seed_batch.n = 0
+        self.seed_batch.n = self.first_batch
+
+    def wif(self) -> None:
+        """A worker process leaves the terminal's group: Ctrl-C is for the run, which still needs its batches."""
+        super().wif()  # type: ignore[misc]  # fastai makes it by exec
+        with suppress(OSError, AttributeError):
+            os.setpgid(0, 0)
 
     def do_item(self, s: int) -> Any:
         if self.draws is not None:
             self.draws.seed_for("item", s)
-        return super().do_item(s)
+        try:
+            return super().do_item(s)
+        except OSError as e:
+            raise ItemError(f"{self.dataset.items[s]}: {e.strerror or e}") from e
 
 
 def stage_dls(

@@ -5,54 +5,95 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from fastrecipes.data.dataset import Dataset
+from fastrecipes.data.dataset import Dataset, checked
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.cache import cache_folder
-from fastrecipes.record.files import write_atomic
+from fastrecipes.record.files import sha256, write_atomic
 
-__all__ = ["scan_images"]
+__all__ = ["scanned"]
 
 _SHOWN = 5
 
 
-def scan_images(dataset: Dataset, *, on_image: Callable[[int, int], None] | None = None) -> None:
-    """Decode every image of the split; raises `RecipeError` naming the first that cannot be read and how many there are.
+@dataclass(frozen=True)
+class _Seen:
+    """One file: the checksum of its bytes, and what is wrong with it, if anything is."""
 
-    Files that were found whole are not decoded again while their size and time of change stay the same.
+    checksum: str
+    fault: str | None = None
+
+
+def scanned(dataset: Dataset, policy: str = "error", *, on_image: Callable[[int, int], None] | None = None) -> Dataset:
+    """Decode every image of the split: `dataset` with the checksums of its files.
+
+    Images that cannot be read raise `RecipeError`, which names the first and says how many there are; with another
+    `policy` than "error" they are left out. A note tells of the same file in training and validation.
+    Files that were found whole are not read again while their size and time of change stay the same.
     Items that are no paths (rows of a table) are left to the DataBlock. `on_image(done, total)` reports progress.
     """
-    paths = [_path(dataset.items[i]) for i in sorted((*dataset.train, *dataset.valid))]
-    files = [path for path in paths if path is not None]
-    passed = _seal(files)
-    if passed is not None and passed.exists():
-        return
-    broken = _broken(files, on_image)
-    if broken:
-        raise RecipeError(_told(broken, len(files), dataset.source))
-    if passed is not None:
-        _keep(passed)
+    paths = {i: path for i in sorted((*dataset.train, *dataset.valid)) if (path := _path(dataset.items[i])) is not None}
+    files = list(paths.values())
+    seal = _seal(files)
+    seen = _sealed(seal, len(files)) or _looked_at(files, on_image)
+    broken = {i: one.fault for i, one in zip(paths, seen, strict=True) if one.fault}
+    if broken and policy == "error":
+        raise RecipeError(_told([(paths[i], fault) for i, fault in broken.items()], len(files), dataset.source))
+    if seal is not None and not broken:
+        _keep(seal, seen)
+    sums = dict(zip(paths, (one.checksum for one in seen), strict=True))
+    found = replace(dataset, checksums=tuple(sums.get(i, "") for i in range(len(dataset.keys))))
+    return _marked(_without(found, broken) if broken else found)
+
+
+def _without(dataset: Dataset, broken: Mapping[int, str]) -> Dataset:
+    """The data set less the images that cannot be read."""
+    note = f"{len(broken)} of {len(dataset.train) + len(dataset.valid)} images cannot be read and are left out"
+    train, valid = ([i for i in part if i not in broken] for part in (dataset.train, dataset.valid))
+    missing = sorted(set(dataset.vocab) - {dataset.labels[i] for i in train})
+    if missing:
+        raise RecipeError(f"data: class {missing[0]!r} has no training image that can be read")
+    bad = tuple((dataset.keys[i], fault) for i, fault in broken.items())
+    notes = (*dataset.notes, note)
+    return checked(replace(dataset, train=tuple(train), valid=tuple(valid), bad=bad, notes=notes))
+
+
+def _marked(dataset: Dataset) -> Dataset:
+    """With a note where the same file is in training and in validation: such a validation flatters."""
+    trained = {dataset.checksums[i]: i for i in dataset.train if dataset.checksums[i]}
+    both = [(i, trained[dataset.checksums[i]]) for i in dataset.valid if dataset.checksums[i] in trained]
+    if not both:
+        return dataset
+    keys = " and ".join(dataset.keys[i] for i in both[0])
+    n = f"{len(both)} image{'s' if len(both) > 1 else ''}"
+    note = f"{n} of validation {'are' if len(both) > 1 else 'is'} also in training, the same file: {keys}"
+    return replace(dataset, notes=(*dataset.notes, note))
 
 
 def _path(item: object) -> Path | None:
     return Path(item) if isinstance(item, (str, Path)) else None
 
 
-def _broken(files: list[Path], on_image: Callable[[int, int], None] | None) -> list[tuple[Path, str]]:
-    """PIL decodes outside the interpreter's lock, so threads serve."""
-    broken = []
+def _looked_at(files: list[Path], on_image: Callable[[int, int], None] | None) -> list[_Seen]:
+    """PIL decodes and hashlib counts outside the interpreter's lock, so threads serve."""
+    seen = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for done, (file, fault) in enumerate(zip(files, pool.map(_fault, files), strict=True), 1):
-            if fault:
-                broken.append((file, fault))
+        for one in pool.map(_look, files):
+            seen.append(one)
             if on_image:
-                on_image(done, len(files))
-    return broken
+                on_image(len(seen), len(files))
+    return seen
+
+
+def _look(file: Path) -> _Seen:
+    fault = _fault(file)
+    return _Seen("", fault) if fault else _Seen(sha256(file.read_bytes())[:16])
 
 
 def _fault(file: Path) -> str | None:
@@ -93,9 +134,17 @@ def _seal(files: list[Path]) -> Path | None:
     return cache_folder() / "scanned" / digest.hexdigest()[:32]
 
 
-def _keep(seal: Path) -> None:
+def _sealed(seal: Path | None, n: int) -> list[_Seen] | None:
+    """What was found when the files were read in this very state."""
+    if seal is None or not seal.exists():
+        return None
+    sums = seal.read_text().split()
+    return [_Seen(checksum) for checksum in sums] if len(sums) == n else None
+
+
+def _keep(seal: Path, seen: Sequence[_Seen]) -> None:
     try:
         seal.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(seal, b"")
+        write_atomic(seal, "\n".join(one.checksum for one in seen).encode())
     except OSError:  # a cache that cannot be written costs the next run a scan, no more
         pass

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.fields import Rule, declared
 from fastrecipes.declare.rules import (
     callable_or,
@@ -23,14 +24,17 @@ from fastrecipes.declare.rules import (
 )  # fmt: skip
 from fastrecipes.declare.schedules import OneCycle, Schedule
 
-__all__ = ["BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
+__all__ = ["BAD_IMAGES", "BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
 
 BATCHNORM = ("train", "frozen_affine", "frozen")
+BAD_IMAGES = ("error", "skip", "report")
 
 _UNFREEZE = Rule(
     "how much of the body trains beside the head: a number of blocks, a share such as 0.3, a block's name, 'head' or 'all'",
     lambda v: (is_whole(v) and v >= 0) or (is_number(v) and 0 <= v <= 1) or (isinstance(v, str) and bool(v)),
 )
+_FLAG = Rule("True or False", lambda v: isinstance(v, bool))
+_ROLLBACK = Rule("Rollback(factor=0.1, tries=2)", lambda v: isinstance(v, Rollback))
 _SCHEDULE = Rule(
     "a schedule such as OneCycle(pct_start=0.3)", lambda v: isinstance(v, Schedule) and not isinstance(v, type)
 )
@@ -81,6 +85,8 @@ class Origin:
     path: Path
     text: str
     overrides: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    """the options of the command line that changed it, as they were given"""
 
     @property
     def name(self) -> str:
@@ -123,11 +129,18 @@ class Recipe:
     """what picks the best checkpoint: a metric's name, "valid_loss" or "train_loss" """
     cbs: Annotated[Sequence[Any], _CALLBACKS] = ()
     """fastai callbacks; each stage gets copies of its own"""
-    pretrained: Annotated[bool, Rule("True or False", lambda v: isinstance(v, bool))] = True
+    pretrained: Annotated[bool, _FLAG] = True
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None
     """a file with weights of the same network to start from, instead of downloading them"""
     seed: Annotated[int, whole(at_least=0, at_most=2**32 - 1)] = 42
+    on_divergence: Annotated[Any, optional(_ROLLBACK)] = None
+    """None: a loss that is NaN or explodes ends the run; Rollback(): try again from the last good state, slower"""
+    auto_batch: Annotated[bool, _FLAG] = False
+    """where memory runs out, train each batch in halves, quarters ... whose gradients add up to the same step"""
+    on_bad_image: Annotated[str, choice(*BAD_IMAGES)] = "error"
+    """images that cannot be read: "error": nothing is trained; "skip": leave them out; "report": leave them out and
+    list them in the run folder's bad_images.csv"""
     origin: Origin | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file with all tensors, and everything else as JSON in its header. No pickle.
 
-Written whole or not at all, with the checksum beside it in `index.json`; a file that was changed since is refused.
-The tensors of a file of weights have the network's own names, so that any tool reads it.
+Written whole or not at all. The checksum of the whole file stands in its header: a file that was changed since is
+refused, wherever it was copied to. The tensors of a file of weights have the network's own names, so that any tool reads it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,18 @@ from safetensors.torch import save as tensors_to
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.files import sha256, write_atomic
 
-__all__ = ["load_checkpoint", "load_weights_file", "save_checkpoint", "save_weights_file"]
+__all__ = [
+    "holds",
+    "load_checkpoint",
+    "load_last",
+    "load_weights_file",
+    "save_checkpoint",
+    "save_last",
+    "save_weights_file",
+]
 
-_INDEX = "index.json"
+_LAST, _PREVIOUS = "last.safetensors", "previous.safetensors"
+_UNSUMMED = "0" * 64  # stands for the checksum while it is computed
 
 
 def save_weights_file(path: Path, weights: Mapping[str, torch.Tensor], info: Mapping[str, Any]) -> None:
@@ -49,14 +58,63 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a checkpoint. Raises `RecipeError` where it is damaged, changed or no checkpoint of ours."""
     tensors, packed = _read(path)
-    return _unpacked(packed, tensors)
+    try:
+        return dict(_unpacked(packed, tensors))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as e:
+        raise RecipeError(f"checkpoint: {path} is no fastrecipes checkpoint") from e
 
 
-def _write(path: Path, tensors: dict[str, torch.Tensor], info: Any) -> None:
-    data = tensors_to(tensors, metadata={"fastrecipes": json.dumps(info)})
-    write_atomic(path, data)
-    index = _index(path.parent) | {path.name: sha256(data)}
-    write_atomic(path.parent / _INDEX, json.dumps(index, indent=1).encode())
+def save_last(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write `state` to last.safetensors; what was there before stays, as previous.safetensors."""
+    last = folder / _LAST
+    tensors: dict[str, torch.Tensor] = {}
+    info = _packed(dict(state), tensors, "state")
+    _write(last, tensors, info, before=folder / _PREVIOUS)
+
+
+def load_last(folder: Path) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The newest whole state in `folder`, and what is wrong with newer ones; None where none was ever written.
+
+    Raises `RecipeError` where there are some and all are damaged.
+    """
+    found = [folder / name for name in (_LAST, _PREVIOUS) if (folder / name).exists()]
+    problems: list[str] = []
+    for path in found:
+        try:
+            return load_checkpoint(path), tuple(problems)
+        except RecipeError as e:
+            problems += e.problems
+    if found:
+        raise RecipeError(*problems, f"checkpoint: no whole one is left in {folder}; start again without --resume")
+    return None, ()
+
+
+def holds(value: object) -> bool:
+    """Whether a checkpoint can hold `value`."""
+    if isinstance(value, Mapping):
+        return all(holds(k) and holds(v) for k, v in value.items())
+    if isinstance(value, (list, tuple, L)):
+        return all(map(holds, value))
+    return value is None or isinstance(value, (torch.Tensor, np.generic, str, int, float, bool))
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], info: Any, *, before: Path | None = None) -> None:
+    data = tensors_to(tensors, metadata={"fastrecipes": json.dumps(info), "sha256": _UNSUMMED})
+    head, body = _parted(data)
+    write_atomic(path, _summed(head, sha256(head, body)), body, before=before)
+
+
+def _parted(data: bytes) -> tuple[bytes, memoryview]:
+    """The header of a safetensors file, its length before it, and the tensors' bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return data[:end], memoryview(data)[end:]
+
+
+def _summed(head: bytes, checksum: str) -> bytes:
+    """The header with another checksum in it. Ours is the only key of that name: in JSON within JSON quotes are escaped."""
+    key = b'"sha256":"'
+    at = head.index(key) + len(key)
+    return head[:at] + checksum.encode() + head[at + len(checksum) :]
 
 
 def _read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
@@ -64,27 +122,34 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
         data = path.read_bytes()
     except OSError as e:
         raise RecipeError(f"checkpoint: {path} cannot be read ({e.strerror})") from e
-    expected = _index(path.parent).get(path.name)
-    if expected != sha256(data):
-        raise RecipeError(
-            f"checkpoint: {path} is {'damaged (its checksum differs)' if expected else 'not in index.json'}"
-        )
+    head, body = _parted(data)
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return tensors_from(data), json.loads(header["__metadata__"]["fastrecipes"])
-    except (SafetensorError, KeyError, ValueError) as e:
-        raise RecipeError(f"checkpoint: {path} is no fastrecipes checkpoint") from e
+        written = json.loads(head[8:])["__metadata__"]
+        checksum, info = written["sha256"], written["fastrecipes"]
+        whole = sha256(_summed(head, _UNSUMMED), body) == checksum
+    except (KeyError, RecursionError, TypeError, ValueError) as e:
+        raise RecipeError(f"checkpoint: {path} is {_kind(data)}") from e
+    if not whole:
+        raise RecipeError(f"checkpoint: {path} is damaged (its checksum differs)")
+    try:
+        return tensors_from(data), json.loads(info)
+    except (SafetensorError, ValueError) as e:
+        raise RecipeError(f"checkpoint: {path} is {_kind(data)}") from e
+
+
+def _kind(data: bytes) -> str:
+    """What a file is that is no checkpoint of ours."""
+    if not data:
+        return "damaged (it is empty)"
+    if data.lstrip()[:1] == b"<":
+        return "no fastrecipes checkpoint (it is HTML or XML)"
+    if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+        return "a pickle file; refused, since reading one can run code"
+    return "no fastrecipes checkpoint, or damaged"
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().as_subclass(torch.Tensor).cpu().contiguous().clone()
-
-
-def _index(folder: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads((folder / _INDEX).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
 
 
 def _packed(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:

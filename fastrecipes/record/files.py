@@ -6,28 +6,33 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["append_line", "sha256", "write_atomic"]
+__all__ = ["append_line", "sha256", "sweep", "sync_folder", "write_atomic"]
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path` so that after a kill or a power cut the old file or the new one is there, never a part.
+def write_atomic(path: Path, *data: bytes | memoryview, before: Path | None = None) -> None:
+    """Write `data`, piece after piece, to `path`: after a kill or a power cut the old file or the new one is there.
 
-    Raises OSError where the disk is full or the folder cannot be written; the old file is then untouched.
+    `before`: where the old file is kept. Raises OSError where the disk is full or the folder cannot be written; the old file is then untouched.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
     try:
-        with part.open("wb") as f:
-            f.write(data)
+        with part.open("xb") as f:  # never through a link that somebody put there
+            for piece in data:
+                f.write(piece)
             f.flush()
             os.fsync(f.fileno())
+        if before is not None and path.exists():
+            path.replace(before)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk: a rename then survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -43,6 +48,15 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(f.fileno())
 
 
-def sha256(data: bytes) -> str:
-    """The checksum of `data` as hexadecimal digits."""
-    return hashlib.sha256(data).hexdigest()
+def sha256(*data: bytes | memoryview) -> str:
+    """The checksum of `data`, piece after piece, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for piece in data:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written in `folder`."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)

@@ -5,17 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from fastrecipes.errors import RunError
+from fastrecipes.errors import RecipeError, RunError
 from fastrecipes.record.files import write_atomic
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "SplitRow"]
 
+SPLIT_COLUMNS = ("item", "split", "label", "checksum")
 LAYOUT = 1  # of the folder; a reader refuses numbers that it does not know
+
+
+class SplitRow(NamedTuple):
+    """One item of the recorded split."""
+
+    item: str
+    split: str
+    label: str
+    checksum: str
 
 
 class RunFolder:
@@ -30,6 +41,8 @@ class RunFolder:
         self.log = path / "log.txt"
         self.checkpoints = path / "checkpoints"
         self.plots = path / "plots"
+        self.lock = path / "lock"
+        self.bad_images = path / "bad_images.csv"
         self.info: dict[str, Any] = {}
 
     @classmethod
@@ -49,11 +62,58 @@ class RunFolder:
             return cls(path)._laid_out()
         raise RunError(f"--out {out}: no free name for a run of {recipe} at {started}")
 
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run folder that is there. Raises `RecipeError` where `path` is none, or one of another layout."""
+        folder = cls(path)
+        if not path.is_dir():
+            raise RecipeError(f"{path}: no such run folder")
+        try:
+            info = json.loads(folder.info_file.read_text(encoding="utf-8"))
+        except FileNotFoundError as e:
+            raise RecipeError(f"{path}: is no run folder (it has no run.json)") from e
+        except (OSError, ValueError, RecursionError) as e:
+            raise RecipeError(
+                f"{folder.info_file}: cannot be read ({getattr(e, 'strerror', None) or 'no JSON'})"
+            ) from e
+        layout = info.get("layout") if isinstance(info, dict) else None
+        if layout != LAYOUT:
+            raise RecipeError(f"{folder.info_file}: layout {layout!r} is unknown; this program reads layout {LAYOUT}")
+        folder.info = info
+        return folder
+
+    @classmethod
+    def newest_unfinished(cls, out: Path, recipe: str) -> RunFolder:
+        """The newest run of `recipe` below `out` that has not finished. Raises `RecipeError` where there is none."""
+        for info in sorted((out / recipe).glob("*/run.json"), reverse=True):
+            try:
+                folder = cls.open(info.parent)
+            except RecipeError:
+                continue
+            if folder.info.get("status") != "finished":
+                return folder
+        raise RecipeError(f"--resume: no unfinished run in {out / recipe}; leave --resume out to start one")
+
+    def read_split(self) -> list[SplitRow]:
+        """The recorded split. Raises `RecipeError` where its file is missing or none of ours."""
+        try:
+            text = self.split.read_text(encoding="utf-8", errors="surrogateescape")
+            header, *rows = csv.reader(io.StringIO(text, newline=""))
+        except (OSError, ValueError, csv.Error) as e:
+            raise RecipeError(f"{self.split}: cannot be read: {e}") from e
+        if tuple(header) != SPLIT_COLUMNS or any(len(row) != len(SPLIT_COLUMNS) for row in rows):
+            raise RecipeError(f"{self.split}: expected the columns {', '.join(SPLIT_COLUMNS)}")
+        return [SplitRow(*row) for row in rows]
+
     def _laid_out(self) -> RunFolder:
         self.checkpoints.mkdir()
         self.plots.mkdir()
         self.update(layout=LAYOUT, status="starting")
         return self
+
+    def remove(self) -> None:
+        """Remove the folder again: the run never began."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json; the file is replaced whole."""
@@ -62,8 +122,16 @@ class RunFolder:
 
     def write_split(self, rows: Iterable[Sequence[str]]) -> None:
         """Record which item is in which part, with its label."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(("item", "split", "label"))
-        writer.writerows(rows)
-        write_atomic(self.split, buffer.getvalue().encode("utf-8", errors="surrogateescape"))
+        write_atomic(self.split, _csv(SPLIT_COLUMNS, rows))
+
+    def write_bad_images(self, rows: Iterable[Sequence[str]]) -> None:
+        """Record which images were left out since they cannot be read, and why."""
+        write_atomic(self.bad_images, _csv(("item", "fault"), rows))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue().encode("utf-8", errors="surrogateescape")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastrecipes.record.files import append_line
+from fastrecipes.record.files import append_line, write_atomic
 
 __all__ = ["History", "read_history"]
 
@@ -34,8 +34,11 @@ class History:
         return {"rows": self.rows}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the rows of an interrupted run."""
+        """Take over the rows of an interrupted run; the file forgets what came after them."""
         self.rows = [dict(row) for row in state["rows"]]
+        lines = [_csv(list(self.rows[0]))] if self.rows else []
+        lines += [_csv([_cell(value) for value in row.values()]) for row in self.rows]
+        write_atomic(self.path, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _csv(cells: list[Any]) -> str:

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 def run_summary(
-    plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, overrides: Sequence[str]
+    plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, words: Sequence[str]
 ) -> RenderableType:
     """A table of the stages, the best value and where, the folder, and commands to go on with."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -40,7 +40,7 @@ def run_summary(
         rows = [row for row in history if row["stage"] == stage.index]
         if rows:
             table.add_row(*_stage_row(plan, stage, rows, metrics))
-    return Group("", table, "", _best(plan, best), f"run folder: {escape(str(folder))}", *_next(folder, overrides))
+    return Group("", table, "", _best(plan, best), f"run folder: {escape(str(folder))}", *_next(folder, words))
 
 
 def _metrics(history: Sequence[Row]) -> list[str]:
@@ -71,9 +71,9 @@ def _best(plan: Plan, best: Row | None) -> str:
     return f"best {escape(plan.monitor)}: {best[plan.monitor]:.4f} ({where}); its weights: checkpoints/best.safetensors"
 
 
-def _next(folder: Path, overrides: Sequence[str]) -> list[str]:
+def _next(folder: Path, words: Sequence[str]) -> list[str]:
     """Commands that work as they stand: the recipe that ran, with what the command line changed."""
-    recipe = shlex.join([str(folder / "recipe.py"), *(word for text in overrides for word in ("--set", text))])
+    recipe = shlex.join([str(folder / "recipe.py"), *words])
     best = shlex.quote(str(folder / "checkpoints" / "best.safetensors"))
     return [
         "next:",

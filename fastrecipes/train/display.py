@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fastai.callback.core import Callback
 from rich.console import Console
@@ -15,16 +16,37 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from fastrecipes.errors import RunError
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.train.state import Position
 
-__all__ = ["RunDisplay", "clock", "counted", "log", "stderr_console", "telling", "to_console", "to_file"]
+__all__ = ["LogFile", "RunDisplay", "clock", "counted", "log", "stderr_console", "telling", "to_console"]
 
 log = logging.getLogger("fastrecipes")
 
 
+class _Tolerant:
+    """A stream that may go away, as a terminal that is closed or a pipe whose reader has seen enough."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def stderr_console() -> Console:
-    """Where progress and notes go; results go to stdout."""
-    return Console(stderr=True, highlight=False)
+    """Where progress and notes go; results go to stdout. A run does not end because nobody reads it any more."""
+    return Console(file=_Tolerant(sys.stderr), highlight=False)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -32,30 +54,55 @@ def telling(handler: logging.Handler, form: str = "%(message)s") -> Iterator[Non
     """Send what the run says to `handler` as well, for a while."""
     handler.setFormatter(logging.Formatter(form))
     level, propagate = log.level, log.propagate
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG)
     log.propagate = False
     log.addHandler(handler)
     try:
         yield
     finally:
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
         log.setLevel(level)
         log.propagate = propagate
 
 
 def to_console(console: Console) -> logging.Handler:
     """Lines on a console, above its bars; in a file or a pipe, one line each."""
-    if not console.is_terminal:
-        return logging.StreamHandler(console.file)
-    return RichHandler(
-        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
-    )
+    handler: logging.Handler = logging.StreamHandler(console.file)
+    if console.is_terminal:
+        handler = RichHandler(
+            console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
+        )
+    handler.setLevel(logging.INFO)  # tracebacks of errors that are told in words go to the log file only
+    return handler
 
 
-def to_file(path: Path) -> logging.Handler:
-    """Lines in a file."""
-    return logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+class LogFile(logging.FileHandler):
+    """Lines in a file. Where they cannot be written the run goes on, warns once, and `check` raises at its end."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.setLevel(logging.DEBUG)
+        self.fault: str | None = None
+
+    def __enter__(self) -> LogFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        error = sys.exc_info()[1]
+        if self.fault is None:
+            self.fault = getattr(error, "strerror", None) or str(error)
+            log.warning("WARNING: %s cannot be written (%s); the run goes on without it", self.baseFilename, self.fault)
+
+    def check(self) -> None:
+        """Raise `RunError` where lines were lost."""
+        if self.fault is not None:
+            raise RunError(f"{self.baseFilename}: lines are missing ({self.fault}); the run itself is whole")
 
 
 @contextmanager
@@ -76,7 +123,7 @@ class RunDisplay:
     """The bars of a run, and its lines. `callback(stage)` reports one stage of it."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan, self.started, self.steps_done, self.trained_for = plan, time.monotonic(), 0, 0.0
+        self.plan, self.steps_done, self.begun_at, self.trained_for = plan, 0, 0, 0.0
         self.bars = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
@@ -91,6 +138,14 @@ class RunDisplay:
 
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
+
+    def begin_at(self, position: Position) -> None:
+        """Count what an interrupted run had done before."""
+        stages = self.plan.stages[: position.stage]
+        here = self.plan.stages[position.stage].steps_per_epoch if position.stage < len(self.plan.stages) else 0
+        self.steps_done = sum(stage.steps for stage in stages) + position.epoch * here + position.batch
+        self.begun_at, self.trained_for = self.steps_done, 0.0
+        self.bars.update(self.whole, completed=self.steps_done)
 
     def callback(self, stage: StagePlan) -> StageDisplay:
         """The fastai callback that reports `stage`."""
@@ -113,7 +168,7 @@ class RunDisplay:
 
     def _seconds_left(self, row: dict[str, Any]) -> float:
         self.trained_for += row["seconds"]
-        return self.trained_for / max(1, self.steps_done) * (self.plan.steps - self.steps_done)
+        return self.trained_for / max(1, self.steps_done - self.begun_at) * (self.plan.steps - self.steps_done)
 
 
 class StageDisplay(Callback):
@@ -124,6 +179,13 @@ class StageDisplay(Callback):
 
     def __init__(self, display: RunDisplay, stage: StagePlan) -> None:
         self.display, self.stage = display, stage
+
+    def state_dict(self) -> dict[str, Any]:
+        """None: bars are about the process that draws them."""
+        return {}
+
+    def load_state_dict(self, _: dict[str, Any]) -> None:
+        """Nothing to take over."""
 
     def before_train(self) -> None:
         self._open("train")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
@@ -15,8 +14,9 @@ from fastrecipes.data.dataset import Dataset
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.train.display import clock, counted
-from fastrecipes.train.epochs import peak_memory_mb
-from fastrecipes.train.run import Ready, make_ready, stage_of
+from fastrecipes.train.learner import try_batch
+from fastrecipes.train.memory import peak_memory_mb
+from fastrecipes.train.ready import Ready, make_ready, stage_of
 
 __all__ = ["Cost", "measure_plan", "measured_table"]
 
@@ -59,17 +59,7 @@ def _measured(ready: Ready, stage: StagePlan) -> Cost:
 def _timed_step(learn: Any, *, train: bool) -> float:
     """Seconds for one batch, with one step of the optimiser where it trains."""
     started = time.perf_counter()
-    xb, *yb = (learn.dls.train if train else learn.dls.valid).one_batch()
-    learn.model.train(train)
-    if train and hasattr(learn, "frozen_eval"):
-        learn.frozen_eval.before_train()
-    with torch.set_grad_enabled(train):
-        loss = learn.loss_func(learn.model(xb), *yb)
-    if train:
-        loss.backward()
-        learn.opt.step()
-        learn.opt.zero_grad()
-    float(loss.detach())  # waits for the device
+    try_batch(learn, train=train)
     return time.perf_counter() - started
 
 

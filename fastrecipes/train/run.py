@@ -1,59 +1,40 @@
-"""The run: from a recipe to a trained network, stage by stage."""
+"""The run: from a recipe to a trained network, stage by stage, from its beginning or from where it was stopped."""
 
 from __future__ import annotations
 
-import errno
-import platform
+import shlex
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fastai
-import timm
-import torch
-import torchvision
-from fastai.torch_core import default_device
 from rich.console import Console
 from torch import nn
 
-from fastrecipes.data.dataset import Dataset
-from fastrecipes.data.draws import Draws
-from fastrecipes.data.loaders import Stats, stage_dls
-from fastrecipes.data.scan import scan_images
-from fastrecipes.data.source import is_demo
+from fastrecipes.declare.described import described
 from fastrecipes.declare.recipe import Recipe
-from fastrecipes.errors import RunError
-from fastrecipes.nets.arch import build_net, find_arch, image_stats
-from fastrecipes.nets.blocks import Blocks, cut
-from fastrecipes.nets.weights import NoWeights, load_weights
+from fastrecipes.errors import DivergedError, RecipeError, StoppedError
 from fastrecipes.planning.plan import Plan, StagePlan
-from fastrecipes.planning.prepare import plan_recipe
-from fastrecipes.planning.resolve import make_plan
+from fastrecipes.record.files import sweep
 from fastrecipes.record.folder import RunFolder
-from fastrecipes.record.history import History
-from fastrecipes.train.display import RunDisplay, counted, log, stderr_console, telling, to_console, to_file
-from fastrecipes.train.epochs import DrawEpochs, KeepEpochs, Ledger
-from fastrecipes.train.learner import stage_learner
+from fastrecipes.record.lock import locked
+from fastrecipes.train.check import check_ready
+from fastrecipes.train.display import LogFile, RunDisplay, log, stderr_console, telling, to_console
+from fastrecipes.train.facts import facts_of
+from fastrecipes.train.faults import told
+from fastrecipes.train.guard import Guard
+from fastrecipes.train.keeper import Keeper, Saver
+from fastrecipes.train.ledger import Ledger
+from fastrecipes.train.ready import Ready, make_ready, stage_of
+from fastrecipes.train.resume import Begin, begin_of, check_same, forked, run_of
 from fastrecipes.train.schedule import StageSchedule
+from fastrecipes.train.state import Position
+from fastrecipes.train.stop import Stop
 
-__all__ = ["Ready", "Run", "make_ready", "run", "stage_of"]
-
-
-@dataclass(frozen=True)
-class Ready:
-    """All that a run needs, checked: whatever a user can get wrong was told before this exists."""
-
-    recipe: Recipe
-    plan: Plan
-    dataset: Dataset
-    net: nn.Module
-    blocks: Blocks
-    stats: Stats
-    device: torch.device
-    workers: int
+__all__ = ["Run", "run"]
 
 
 @dataclass(frozen=True)
@@ -68,123 +49,193 @@ class Run:
     net: nn.Module
 
 
-def run(recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, console: Console | None = None) -> Run:
-    """Train `recipe` and keep everything in a new folder below `out`.
+def run(
+    recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, resume: str | Path | bool = False,
+    fork: bool = False, checkpoint_every: float | None = None, console: Console | None = None,
+) -> Run:  # fmt: skip
+    """Train `recipe` and keep everything in a folder below `out`.
 
     `workers`: processes that load images; None: none on a CPU, where they only compete with the training, else up
-    to 16. The result is the same for any number. Raises `RecipeError` before anything is written, `RunError` after.
+    to 16. The result is the same for any number.
+    `resume`: a run folder to go on with; True: the newest unfinished run of the recipe. The run ends with the weights,
+    bit for bit, that it would have had without the interruption. With `fork` a new run takes over what is done in that
+    one, with whatever has changed in recipe or data since.
+    `checkpoint_every`: minutes between checkpoints inside an epoch; None: 5, and never more than 1 % of the time.
+
+    Raises `RecipeError` before anything is written, `RunError` after (`DivergedError`, and `StoppedError` by a signal).
     """
     console = console or stderr_console()
-    with telling(to_console(console)):
-        ready = make_ready(recipe, workers, console)
-        folder = RunFolder.create(Path(out), ready.plan.recipe)
-        with telling(to_file(folder.log), "%(asctime)s %(message)s"), recorded(folder, ready):
-            return _train(ready, folder, console)
+    with telling(to_console(console)), ExitStack() as held:
+        parent = run_of(Path(out), recipe.name, resume) if resume else None
+        if parent is not None and not fork:
+            _take(parent, held)
+            if parent.info.get("status") == "finished":
+                raise RecipeError(f"--resume {parent.path}: this run is finished; leave --resume out to start another")
+        ready = make_ready(recipe, workers, console, weights=parent is None or fork)
+        begin = begin_of(parent) if parent is not None else Begin()
+        if parent is None or fork:
+            check_ready(ready, Path(out), console)
+            folder = RunFolder.create(Path(out), ready.plan.recipe)
+            _take(folder, held)
+            try:
+                begin = forked(parent, begin, ready, folder) if parent is not None else begin
+            except RecipeError:
+                folder.remove()
+                raise
+        else:
+            folder, ready = parent, check_same(parent, ready)
+            if begin.learner is None:  # stopped before its first checkpoint
+                ready = make_ready(recipe, workers, console)
+        with (
+            LogFile(folder.log) as file, telling(file, "%(asctime)s %(message)s"),
+            recorded(folder, ready, parent, begin), Stop().listening() as stop,
+        ):  # fmt: skip
+            done = _train(ready, folder, console, begin, stop, checkpoint_every)
+        file.check()
+        return done
 
 
-def _train(ready: Ready, folder: RunFolder, console: Console) -> Run:
+def _take(folder: RunFolder, held: ExitStack) -> None:
+    """Lock a run folder for as long as `held` lasts, and clear away what a killed process left in it."""
+    stale = held.enter_context(locked(folder.lock))
+    if stale:
+        log.info("note: the lock of %s, which is dead, is taken over", stale)
+    for place in (folder.path, folder.checkpoints):
+        sweep(place)
+
+
+def _train(
+    ready: Ready, folder: RunFolder, console: Console, begin: Begin, stop: Stop, checkpoint_every: float | None
+) -> Run:
     """The stage loop."""
-    ledger = Ledger(ready.plan, History(folder.history), folder.checkpoints)
+    ledger = Ledger(ready.plan, folder)
+    saver = Saver(folder.checkpoints, ledger, checkpoint_every)
+    if begin.learner is not None and begin.ledger is not None:
+        ledger.load_state_dict(begin.ledger)
+        ready.net.load_state_dict(begin.learner["model"])
+    else:
+        saver.save(begin.position, {"model": ready.net.state_dict()})
     with RunDisplay(ready.plan, console) as display:
-        for stage in ready.plan.stages:
+        display.begin_at(begin.position)
+        while begin.position.stage < len(ready.plan.stages):
+            stage = ready.plan.stages[begin.position.stage]
             display.say_stage(stage)
-            learn = stage_of(ready, stage)
-            learn.path = folder.path
-            keep = [DrawEpochs(ready.plan.seed, stage), StageSchedule(stage), KeepEpochs(ledger, stage, display)]
-            learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=[*keep, display.callback(stage)])
-            ledger.save_weights(stage.label, ready.net, ledger.history.rows[-1])
+            try:
+                _train_stage(ready, stage, begin, Keeper(saver, ledger, stage, display, stop))
+            except DivergedError as e:
+                begin = _rolled_back(ready, ledger, saver, stage, e)
+                display.begin_at(begin.position)
+                continue
+            ledger.save_stage(stage.label, ready.net)
+            begin = Begin(Position(stage.index + 1))
+            saver.save(begin.position, {"model": ready.net.state_dict()})
             folder.update(best=ledger.best.row, stages_done=stage.index + 1)
     return Run(folder.path, ready.recipe, ready.plan, ledger.history.rows, ledger.best.row, ready.net)
 
 
-def stage_of(ready: Ready, stage: StagePlan) -> Any:
-    """The Learner of one stage, with dataloaders of its size."""
-    Draws(ready.plan.seed, stage.index).seed_for("dls")  # fastai looks at an item as it builds them
-    dls = stage_dls(
-        ready.recipe,
-        ready.dataset,
-        size=stage.size,
-        bs=stage.bs,
-        stats=ready.stats,
-        workers=ready.workers,
-        device=ready.device,
-    )
-    return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls)
-
-
-def make_ready(recipe: Recipe, workers: int | None, console: Console) -> Ready:
-    """Plan the run, look at every image, and load the network's weights; nothing is written."""
-    with counted(console, "generating the demo images") as on_image:
-        plan, dataset = plan_recipe(recipe, on_image=on_image)
-    with counted(console, "reading every image once") as on_image:
-        scan_images(dataset, on_image=on_image)
-    arch = find_arch(recipe.arch)
-    Draws(recipe.seed).seed_for("net")
-    net = build_net(arch, len(dataset.vocab), size=plan.stages[0].size)
-    blocks = cut(net, arch)
-    recipe, plan = _with_weights(recipe, plan, dataset, net, blocks)
-    device = default_device()
-    if workers is None:
-        workers = min(16, torch.get_num_threads()) if device.type == "cuda" else 0
-    return Ready(recipe, plan, dataset, net.to(device), blocks, image_stats(arch), device, workers)
-
-
-def _with_weights(recipe: Recipe, plan: Plan, dataset: Dataset, net: nn.Module, blocks: Blocks) -> tuple[Recipe, Plan]:
-    """Load the weights. Where there is no network, demo data is trained from scratch, and loudly so."""
-    file = None if recipe.weights is None else Path(recipe.weights).expanduser()
+def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -> None:
+    """Fit one stage, from its beginning or from inside it; an error of a known kind comes out in words."""
     try:
-        weights = load_weights(net, find_arch(recipe.arch), blocks, file=file, pretrained=recipe.pretrained)
-        return recipe, replace(plan, weights=str(weights))
-    except NoWeights as e:
-        if not is_demo(recipe.source):
+        learn = stage_of(ready, stage)
+        learn.path = keeper.ledger.folder.path
+        learn.begin_at(begin.position, begin.learner if begin.in_stage else None, keeper, begin.keeper or {})
+        schedule = StageSchedule(stage, keeper.ledger.slowed.factor(stage.index))
+        cbs = [schedule, Guard(stage, len(ready.plan.vocab)), keeper.display.callback(stage)]
+        learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
+    except (KeyboardInterrupt, RecipeError):
+        raise
+    except Exception as e:
+        in_words = told(e, stage, ready.asked.origin.path if ready.asked.origin else None)
+        if in_words is None:
             raise
-        log.warning("WARNING: %s", e)
-        log.warning("WARNING: this is demo data, so training starts from random weights; expect far lower accuracy")
-    recipe = replace(recipe, pretrained=False)
-    note = "pretrained weights could not be had: training from scratch"
-    plan = make_plan(recipe, dataset)
-    return recipe, replace(plan, notes=(note, *plan.notes))
+        log.debug("%s", "".join(traceback.format_exception(e)))
+        raise in_words from e
+
+
+def _rolled_back(ready: Ready, ledger: Ledger, saver: Saver, stage: StagePlan, error: DivergedError) -> Begin:
+    """The last good state, with lower rates for the rest of the stage; raises where that is not asked for or was tried."""
+    policy = ready.recipe.on_divergence
+    slowed = ledger.slowed
+    if policy is None or slowed.count(stage.index) >= policy.tries:
+        tried = f" after {policy.tries} rollbacks" if policy else ""
+        lower = f"--fork --set stages.{stage.index}.lr=..."
+        raise DivergedError(
+            *error.problems, f"diverged{tried}; the last good state is kept: go on from it with {lower}"
+        ) from error
+    begin = begin_of(ledger.folder)
+    tries = slowed.state_dict()
+    if begin.ledger is not None and begin.learner is not None:
+        ledger.load_state_dict(begin.ledger)
+        ready.net.load_state_dict(begin.learner["model"])
+    slowed.load_state_dict(tries)
+    slowed.add(stage.index, policy.factor, error.problems[0])
+    place = f"epoch {begin.position.epoch + 1}, batch {begin.position.batch}"
+    factor = slowed.factor(stage.index)
+    ledger.fell_back(f"{error.problems[0]}; back to {stage.label} {place} with rates x {factor:g}")
+    learner = begin.learner or {"model": ready.net.state_dict()}
+    saver.save(begin.position, learner, begin.keeper)
+    return Begin(begin.position, ledger.state_dict(), learner, begin.keeper)
 
 
 @contextmanager
-def recorded(folder: RunFolder, ready: Ready) -> Iterator[None]:
-    """Keep run.json true to what happens: running, then finished, interrupted or failed, and why."""
-    origin = ready.recipe.origin
-    folder.recipe.write_text(origin.text if origin else f"# made in a program\n# {ready.recipe!r}\n", encoding="utf-8")
-    folder.write_split(ready.dataset.rows())
-    folder.update(status="running", started=_now(), overrides=list(origin.overrides) if origin else [], **_facts(ready))
-    for note in ready.plan.notes:
-        log.info("note: %s", note)
-    log.info("run folder: %s", folder.path)
+def recorded(folder: RunFolder, ready: Ready, parent: RunFolder | None, begin: Begin) -> Iterator[None]:
+    """Keep run.json true to what happens: running, then finished, stopped, diverged or failed, and why."""
+    resumed = parent is folder
+    if resumed:
+        folder.update(status="running", resumed=[*folder.info.get("resumed", ()), _now()])
+        place = f"stages.{begin.position.stage} epoch {begin.position.epoch + 1}, batch {begin.position.batch}"
+        log.info("going on with %s at %s", folder.path, place)
+    else:
+        _begin_record(folder, ready, parent)
     try:
         yield
-    except KeyboardInterrupt:
-        folder.update(status="interrupted", ended=_now())
-        log.warning("interrupted; what was kept so far: %s", folder.path)
-        raise
     except BaseException as e:
-        _note_failure(folder, e)
-        if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(
-                f"{folder.path}: the disk is full; the last whole checkpoint is kept. Free space, then run again"
-            ) from e
+        _note_end(folder, e)
+        words = _resume_words(ready.asked, folder)
+        log.info("run folder: %s\nto go on: %s", folder.path, words)
+        if isinstance(e, OSError) and not isinstance(e, RecipeError):
+            in_words = told(e, None, None)
+            if in_words is not None:
+                raise in_words from e
         raise
     folder.update(status="finished", ended=_now())
 
 
-def _note_failure(folder: RunFolder, error: BaseException) -> None:
+def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None) -> None:
+    origin = ready.asked.origin
+    text = origin.text if origin else f"# made in a program\n# {ready.asked!r}\n"
+    folder.recipe.write_text(text, encoding="utf-8", errors="surrogateescape")
+    folder.write_split(ready.dataset.rows())
+    if ready.dataset.bad and ready.asked.on_bad_image == "report":
+        folder.write_bad_images(ready.dataset.bad)
+    folder.update(
+        status="running", started=_now(), forked_from=str(parent.path) if parent else None,
+        overrides=list(origin.overrides) if origin else [], fields=described(ready.asked),
+        from_scratch=ready.fell_back, plan=ready.plan.as_dict(), seed=ready.plan.seed, **facts_of(ready),
+    )  # fmt: skip
+    for note in ready.plan.notes:
+        log.info("note: %s", note)
+    log.info("run folder: %s", folder.path)
+
+
+def _note_end(folder: RunFolder, error: BaseException) -> None:
+    status = "failed"
+    if isinstance(error, (StoppedError, KeyboardInterrupt)):
+        status = "interrupted"
+    elif isinstance(error, DivergedError):
+        status = "diverged"
     try:
-        folder.update(status="failed", ended=_now(), error=f"{type(error).__name__}: {error}")
+        folder.update(status=status, ended=_now(), error=f"{type(error).__name__}: {error}")
     except OSError as e:  # the disk that failed the run may fail this too
         log.warning("run.json could not be brought up to date: %s", e)
 
 
-def _facts(ready: Ready) -> dict[str, Any]:
-    packages = (fastai, timm, torch, torchvision)
-    versions = {p.__name__: p.__version__ for p in packages} | {"python": platform.python_version()}
-    device = torch.cuda.get_device_name() if ready.device.type == "cuda" else str(ready.device)
-    facts = {"device": device, "threads": torch.get_num_threads(), "workers": ready.workers, "precision": "fp32"}
-    return {"plan": ready.plan.as_dict(), "versions": versions, "seed": ready.plan.seed, **facts}
+def _resume_words(recipe: Recipe, folder: RunFolder) -> str:
+    """The command that goes on with a run."""
+    origin = recipe.origin
+    if origin is None:
+        return f"run(recipe, resume={str(folder.path)!r})"
+    return shlex.join(["fastrecipes", "run", str(origin.path), *origin.words, "--resume", str(folder.path)])
 
 
 def _now() -> str:

@@ -1,0 +1,354 @@
+"""Kill `fastrecipes run` at every kind of instant, go on with `--resume`, and compare with the run that was never killed.
+
+    python benchmarks/kill_campaign.py --kills 200
+
+Each run is the real command line on a shipped or a written recipe with tiny images, in a forked process that dies by
+SIGKILL at the n-th event of a kind: a batch, a validation batch, a half-written file, a file before or after it is
+renamed, or any moment of the clock. What has to be equal, bit for bit: all weights, the best ones, those of each stage,
+and the history but for its times. A planted error of one bit has to be found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+POINTS = ("batch", "validate", "fsync", "half_written", "before_rename", "after_rename")
+TIMES = ("seconds", "images_per_s", "memory_mb")
+WRITTEN = '''"""{name}"""
+from functools import partial
+import torch
+from fastai.vision.all import *
+from fastrecipes import FolderSplitter, OneCycle, Recipe, Stage, sgd
+
+
+def data(size):
+    return DataBlock(
+        blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label,
+        splitter=FolderSplitter(valid_pct=0.25, seed=1), item_tfms=RandomResizedCrop(size, min_scale=0.5),
+        batch_tfms=aug_transforms(size=size),
+    )
+
+
+class Averaged(Callback):
+    """Weights averaged over the steps: state that lives in an object of its own."""
+    def before_fit(self): self.average = torch.optim.swa_utils.AveragedModel(self.learn.model)
+    def after_step(self): self.average.update_parameters(self.learn.model)
+
+
+recipe = Recipe(
+    data=data, source={source!r}, arch="test_resnet", size=32, bs=8, pretrained=False, opt_func={opt}, wd=1e-3,
+    metrics=[accuracy, F1Score(average="macro")], monitor="valid_loss",
+    stages=[
+        Stage(epochs=2, unfreeze="head", lr=1e-2),
+        Stage(epochs=2, unfreeze=2, lr=slice(1e-4, 1e-2), size=40, cbs=[MixUp(0.4), GradientClip(1.0)]),
+        Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
+        Stage(epochs=1, unfreeze=1, lr=1e-3, batchnorm="train", cbs=[CutMix()]),
+    ],
+)
+'''
+OPTIMISERS = {
+    "adam": "Adam",
+    "sgd_nesterov": "sgd(momentum=0.9, nesterov=True)",
+    "adamw": "partial(OptimWrapper, opt=torch.optim.AdamW)",
+    "ranger": "ranger",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Die at the n-th event of a kind."""
+
+    point: str
+    n: int
+
+
+@dataclass
+class Case:
+    """One command line, and how often its run dies."""
+
+    name: str
+    words: list[str]
+    faults: list[Fault] = field(default_factory=list)
+    clock: list[float] = field(default_factory=list)
+    """seconds after which the parent kills"""
+    resume_words: list[str] = field(default_factory=list)
+    between: Callable[[Path], None] | None = None
+    """what is done to the run folder after the first kill"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run left, but for times."""
+
+    digests: dict[str, str]
+    history: list[list[str]]
+    kills: int
+
+
+def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
+    """In a forked child: count the events of every kind, and die at the one that `fault` names."""
+    import fastrecipes.record.files as files
+    from fastrecipes.train.learner import StageLearner
+
+    def at(point: str) -> None:
+        counts[point] = counts.get(point, 0) + 1
+        if fault is not None and (fault.point, fault.n) == (point, counts[point]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    plain_batch, plain_fsync, plain_replace = StageLearner.one_batch, os.fsync, Path.replace
+
+    def one_batch(self: Any, i: int, b: Any) -> None:
+        plain_batch(self, i, b)
+        at("batch" if self.training else "validate")
+
+    def fsync(handle: int) -> None:
+        counts["half_written"] = counts.get("half_written", 0) + 1
+        if fault is not None and (fault.point, fault.n) == ("half_written", counts["half_written"]):
+            size = os.fstat(handle).st_size
+            if size:
+                os.truncate(f"/proc/self/fd/{handle}", size - max(1, size // 2))
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain_fsync(handle)
+        at("fsync")
+
+    def replace(self: Path, target: Any) -> Path:
+        at("before_rename")
+        moved = plain_replace(self, target)
+        at("after_rename")
+        return moved
+
+    StageLearner.one_batch = one_batch  # type: ignore[method-assign]
+    files.os.fsync = fsync
+    Path.replace = replace  # type: ignore[method-assign]
+
+
+def start(words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None = None) -> int:
+    """Fork a process that runs the command line; its number."""
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        log = said.open("a")
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout, sys.stderr = io.TextIOWrapper(os.fdopen(1, "wb"), line_buffering=True), io.TextIOWrapper(os.fdopen(2, "wb"), line_buffering=True)  # fmt: skip
+        counts: dict[str, int] = {}
+        count_events(fault, counts)
+        sys.argv = ["fastrecipes", *words]
+        from fastrecipes.cli.app import main
+
+        try:
+            main()
+        except SystemExit as e:
+            code = int(e.code or 0)
+        if counts_to is not None:
+            counts_to.write_text(json.dumps(counts))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(child: int, seconds: float | None = None) -> int | None:
+    """The exit code of a child, or None where it was killed, by us after `seconds` or by itself."""
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
+    """Run `case` to its end, dying and going on as it says. Raises RuntimeError where a run fails of itself."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    out, said = place / "runs", place / "said.txt"
+    kills = 0
+    plans: list[Fault | float | None] = [*case.faults, *case.clock, None]
+    for i, plan in enumerate(plans):
+        words = [*case.words, "--out", str(out)]
+        if list(out.glob("*/*/run.json")):
+            words += [*case.resume_words, "--resume"]
+        fault = plan if isinstance(plan, Fault) else None
+        code = wait(start(words, fault, said, counts_to), plan if isinstance(plan, float) else None)
+        if code is None:
+            kills += 1
+            if i == 0 and case.between:
+                case.between(next(iter(out.glob("*/*"))))
+        elif code == 0:
+            return Outcome(*result(out), kills)
+        else:
+            raise RuntimeError(f"{case.name}: exit code {code}\n{said.read_text()[-3000:]}")
+    raise RuntimeError(f"{case.name}: did not end")
+
+
+def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:
+    """Checksums of the weights of the one run below `out`, and its history without times."""
+    from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
+    from fastrecipes.record.history import read_history
+
+    (folder,) = out.glob("*/*")
+    files = {p.stem: load_weights_file(p)[0] for p in (folder / "checkpoints").glob("*.safetensors") if p.stem not in ("last", "previous")}  # fmt: skip
+    files["last"] = load_checkpoint(folder / "checkpoints" / "last.safetensors")["learner"]["model"]
+    rows = read_history(folder / "history.csv")
+    history = [[f"{k}={v!r}" for k, v in row.items() if k not in TIMES] for row in rows]
+    return {name: digest(weights) for name, weights in files.items()}, history
+
+
+def digest(weights: dict[str, Any]) -> str:
+    """A checksum of all tensors under their names."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        found.update(name.encode() + weights[name].numpy().tobytes())
+    return found.hexdigest()
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    """Whether two runs left the same."""
+    return (a.digests, a.history) == (b.digests, b.history)
+
+
+def flip_stored_bit(run: Path) -> None:
+    """Damage the newest checkpoint: the one before it has to be used."""
+    path = run / "checkpoints" / "last.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def plant_error(run: Path) -> None:
+    """Change one bit of one weight behind a valid checksum: no run may notice, the comparison has to."""
+    import torch
+
+    from fastrecipes.record.checkpoint import load_checkpoint, save_checkpoint
+
+    path = run / "checkpoints" / "last.safetensors"
+    state = load_checkpoint(path)
+    name = next(n for n, t in state["learner"]["model"].items() if t.dtype == torch.float32 and t.ndim == 4)
+    flat = state["learner"]["model"][name].view(-1).view(torch.int32)
+    flat[0] ^= 1
+    save_checkpoint(path, state)
+
+
+def make_images(folder: Path, n: int = 16) -> Path:
+    """Three classes of coloured noise, `n` small images each."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(("a", "b", "c")):
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = rng.integers(0, 140, (40, 44, 3), dtype=np.uint8)
+            pixels[..., channel] += 90
+            Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every shipped recipe on small images, and a written one for each optimiser."""
+    from fastrecipes.read.shipped import shipped_recipes
+
+    photos = make_images(place / "photos")
+    for recipe in shipped_recipes():
+        small = ["--set", "arch=test_resnet", "--set", "size=32", "--set", "bs=8", "--no-pretrained", "--scale", "0.1"]
+        yield recipe.stem, ["run", str(recipe), "--data", str(photos), *small, "--set", "stages.1.size=40"]
+    for name, opt in OPTIMISERS.items():
+        path = place / f"{name}.py"
+        path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt))
+        yield name, ["run", str(path)]
+
+
+def cases(
+    name: str, words: list[str], counts: dict[str, int], every: str, n: int, rnd: random.Random
+) -> Iterator[Case]:
+    """`n` or more kills of one command line: all points in turn, several in a row, the clock, damage, other workers."""
+    if every != "epoch":
+        words = [*words, "--checkpoint-every", every]
+    tag = f"{name}, checkpoints every {every if every == 'epoch' else 'batch'}"
+    kills = 0
+    for i in range(10**6):
+        if kills >= n:
+            return
+        point = POINTS[i % len(POINTS)]
+        one = Fault(point, rnd.randint(1, counts[point]))
+        if i % 7 == 3:
+            row = [Fault(p, rnd.randint(1, max(1, counts[p] // 4))) for p in rnd.sample(POINTS, 4)]
+            yield Case(f"{tag}: {len(row)} in a row", words, row)
+            kills += len(row)
+        elif i % 7 == 4:
+            yield Case(f"{tag}: by the clock", words, clock=[rnd.uniform(0.1, 2.5) for _ in range(3)])
+            kills += 3
+        elif i % 7 == 5:
+            late = Fault("batch", rnd.randint(counts["batch"] // 2, counts["batch"]))
+            yield Case(f"{tag}: {late}, newest checkpoint damaged", words, [late], between=flip_stored_bit)
+            kills += 1
+        elif i % 7 == 6:
+            yield Case(f"{tag}: {one}, resumed with 2 workers", words, [one], resume_words=["--workers", "2"])
+            kills += 1
+        else:
+            yield Case(f"{tag}: {one}", words, [one])
+            kills += 1
+
+
+def main() -> None:
+    """Print a line for each command line, and the sum."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    import torch
+    from fastai.vision.all import Adam  # noqa: F401  # before the forks, so that no child imports it anew
+
+    import fastrecipes.train.run  # noqa: F401
+
+    torch.set_num_threads(1)
+    rnd = random.Random(given.seed)
+    place = Path(tempfile.mkdtemp(prefix="kill_campaign"))
+    os.environ["FASTRECIPES_CACHE"] = str(place / "cache")
+    lines = list(command_lines(place))
+    started, kills, runs, differing = time.monotonic(), 0, 0, []
+    for name, words in lines:
+        base = play(Case(name, words), place / "base", place / "counts.json")
+        counts = json.loads((place / "counts.json").read_text())
+        for every in ("epoch", "0"):
+            share = -(-given.kills // (2 * len(lines)))
+            whole = play(Case(name, [*words, "--checkpoint-every", "0"]), place / "whole", place / "counts.json")
+            counts = json.loads((place / "counts.json").read_text()) if every == "0" else counts
+            differing += [] if same(base, whole) else [f"{name}: uninterrupted, checkpoints at every batch"]
+            for case in cases(name, words, counts, every, share, rnd):
+                outcome = play(case, place / "case")
+                runs, kills = runs + 1, kills + outcome.kills
+                differing += [] if same(base, outcome) else [case.name]
+        print(
+            f"{name}: so far {kills} kills in {runs} runs, {len(differing)} differ, {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+        middle = Fault("batch", counts["batch"] // 2)
+        planted = play(Case(name, [*words, "--checkpoint-every", "0"], [middle], between=plant_error), place / "case")
+        print(f"{name}: a planted error of one bit is {'NOT ' if same(base, planted) else ''}found", flush=True)
+        differing += [f"{name}: planted error not found"] if same(base, planted) else []
+    print(f"{kills} kills in {runs} runs: {len(differing)} differ", *differing, sep="\n  ")
+    shutil.rmtree(place)
+    sys.exit(1 if differing else 0)
+
+
+if __name__ == "__main__":
+    main()

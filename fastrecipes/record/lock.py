@@ -1,0 +1,89 @@
+"""One process a run folder: a lock that the system releases when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastrecipes.errors import RecipeError, RunError
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system: the file alone has to do
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["locked"]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[str | None]:
+    """Hold the lock file `path`; yields whom a stale lock was taken over from, or None.
+
+    A POSIX record lock: unlike `flock`, worker processes do not inherit it and so cannot outlive its holder with it.
+    The file names process and host. A lock left by another host cannot be tested and is never taken over.
+    Raises `RecipeError` where another process holds it, `RunError` where the file cannot be made.
+    """
+    handle, holder = _taken(path)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        yield None if holder is None else "process {} on {}".format(*holder)
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _taken(path: Path) -> tuple[int, tuple[int, str] | None]:
+    """The lock file, open and locked, and the dead process that it names."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as e:
+            raise RunError(f"{path}: the run folder cannot be locked ({e.strerror}); it has to be writable") from e
+        try:
+            holder = _holder(handle)
+            _take(handle, path, holder)
+            if path.exists() and os.fstat(handle).st_ino == path.stat().st_ino:
+                return handle, holder
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder removed it between our open and our lock
+
+
+def _take(handle: int, path: Path, holder: tuple[int, str] | None) -> None:
+    pid, host = holder or (0, "")
+    told = f"{path.parent}: this run is in use by process {pid or '?'} on {host or 'another host'}"
+    if host and host != socket.gethostname():
+        raise RecipeError(f"{told}; where that one is over, remove {path}")
+    if fcntl is None:
+        if pid and _alive(pid):
+            raise RecipeError(f"{told}; wait for it to end")
+        return
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        raise RecipeError(f"{told}; wait for it to end") from e
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def _holder(handle: int) -> tuple[int, str] | None:
+    """Process and host that the lock file names; None where it is new."""
+    try:
+        said = json.loads(os.pread(handle, 4096, 0))
+        return int(said["pid"]), str(said["host"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,26 @@
+"""The conditions of a run that its numbers depend on: versions, device, threads."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import fastai
+import timm
+import torch
+import torchvision
+
+from fastrecipes.train.ready import Ready
+
+__all__ = ["facts_of"]
+
+
+def facts_of(ready: Ready) -> dict[str, Any]:
+    """What run.json tells of the machine and the programs."""
+    packages = (fastai, timm, torch, torchvision)
+    versions = {p.__name__: p.__version__ for p in packages} | {"python": platform.python_version()}
+    device = torch.cuda.get_device_name() if ready.device.type == "cuda" else str(ready.device)
+    return {
+        "versions": versions, "device": device, "threads": torch.get_num_threads(), "workers": ready.workers,
+        "precision": "fp32",
+    }  # fmt: skip

@@ -1,0 +1,162 @@
+"""When a run writes what: a row of history an epoch, and checkpoints that cost it no more than 1 % of its time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from fastrecipes.errors import StoppedError
+from fastrecipes.planning.plan import StagePlan
+from fastrecipes.record.checkpoint import save_last
+from fastrecipes.train.display import RunDisplay, log
+from fastrecipes.train.guard import check_epoch
+from fastrecipes.train.ledger import Ledger
+from fastrecipes.train.memory import peak_memory_mb
+from fastrecipes.train.state import Position, learner_state, unsaved
+from fastrecipes.train.stop import Stop
+
+__all__ = ["Keeper", "Saver"]
+
+SHARE = 0.01  # of the time may go into checkpoints
+WITHIN_EPOCH = 5.0  # minutes between checkpoints inside an epoch
+
+
+class Saver:
+    """Writes the state of a run, at the end of each epoch and every few minutes inside one.
+
+    With `every` (minutes) given, exactly so. Without, a checkpoint waits until the last one's cost is 1 % of the time
+    since: epochs of a few seconds are not worth a file each.
+    """
+
+    def __init__(self, folder: Path, ledger: Ledger, every: float | None) -> None:
+        self.folder, self.ledger, self.every = folder, ledger, every
+        self.written, self.cost = time.monotonic(), 0.0
+
+    def due(self, *, epoch_ends: bool) -> bool:
+        """Whether it is time for a checkpoint."""
+        since = time.monotonic() - self.written
+        if self.every is not None:
+            return epoch_ends or since >= 60 * self.every
+        return since >= max(self.cost / SHARE, 0.0 if epoch_ends else 60 * WITHIN_EPOCH)
+
+    def save(self, position: Position, learner: dict[str, Any], keeper: dict[str, Any] | None = None) -> None:
+        """Write the state, the best weights before it: a checkpoint never tells of a file that is not there."""
+        started = time.monotonic()
+        self.ledger.flush()
+        state = {"position": position.state_dict(), "ledger": self.ledger.state_dict(), "learner": learner}
+        save_last(self.folder, {**state, "keeper": keeper or {}})
+        self.written = time.monotonic()
+        self.cost = self.written - started
+
+
+class Keeper:
+    """Keeps one stage: told after every batch and every epoch, it writes what has to be written."""
+
+    def __init__(self, saver: Saver, ledger: Ledger, stage: StagePlan, display: RunDisplay, stop: Stop) -> None:
+        self.saver, self.ledger, self.stage, self.display, self.stop = saver, ledger, stage, display, stop
+        self.seconds, self.images, self.train_seconds = 0.0, 0, 0.0
+        self._since = time.monotonic()
+        self._trained: dict[str, Any] = {}
+        self._constant: dict[tuple[str, str], Any] = {}
+
+    def fit_begins(self, learn: Any) -> None:
+        """Before the first epoch."""
+        self._constant = unsaved(learn)
+
+    def epoch_begins(self) -> None:
+        """Before the training of an epoch."""
+        self.seconds, self.images, self._since = 0.0, 0, time.monotonic()
+
+    def batch_done(self, learn: Any, batch: int) -> None:
+        """After a batch, of training or of validation; `batch` counts from 1."""
+        position = Position(self.stage.index, learn.epoch, batch)
+        if not learn.training:
+            if self.stop.asked:
+                self._stop(Position(self.stage.index, learn.epoch, len(learn.dls.train)), self._trained)
+            return
+        self.images += len(learn.yb[0]) if len(learn.yb) else 0
+        if self.stop.asked:
+            self._stop(position, learner_state(learn))
+        if batch < learn.n_iter and self.saver.due(epoch_ends=False):
+            self._tell_lost(learn)
+            self.saver.save(position, learner_state(learn), self.state_dict())
+
+    def training_done(self, learn: Any) -> None:
+        """After an epoch's last training batch; its validation changes no weights."""
+        self.train_seconds = self._elapsed()
+        self._trained = learner_state(learn)
+
+    def epoch_done(self, learn: Any, *, last: bool) -> None:
+        """After an epoch: its row, its best weights, a checkpoint."""
+        row = self._row(learn)
+        if row is not None:
+            check_epoch(self.stage, row, learn)
+            best = self.ledger.offer(row, learn.model)
+            self.display.say_epoch(self.stage, row, best)
+        if last:
+            return  # the stage's end writes its own
+        position = Position(self.stage.index, learn.epoch + 1)
+        if self.stop.asked:
+            self._stop(position, learner_state(learn))
+        if self.saver.due(epoch_ends=True):
+            self._tell_lost(learn)
+            self.saver.save(position, learner_state(learn))
+
+    def fell_back(self, what: str) -> None:
+        """Announce and record that the stage goes on in another way than was asked for."""
+        self.ledger.fell_back(f"{self.stage.label}: {what}")
+
+    def _stop(self, position: Position, state: dict[str, Any]) -> None:
+        self.saver.save(position, state, self.state_dict() if position.batch else None)
+        name = self.stop.asked.name if self.stop.asked else ""
+        place = f"{self.stage.label} epoch {position.epoch + 1}, batch {position.batch}"
+        raise StoppedError(f"stopped by {name} at {place}; its state is written", exit_code=self.stop.exit_code)
+
+    def _tell_lost(self, learn: Any) -> None:
+        now = unsaved(learn)
+        for (callback, attribute), value in now.items():
+            if self._constant.get((callback, attribute), value) is not value:
+                kind = type(value).__name__
+                log.warning(
+                    "WARNING: %s.%s (%s) changes as the run goes on, but no checkpoint can hold it: a resumed run will "
+                    "differ; give the callback state_dict() and load_state_dict()", callback, attribute, kind,
+                )  # fmt: skip
+        self._constant = now
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self._since
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an epoch under way has taken so far."""
+        return {"seconds": self._elapsed(), "images": self.images}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with an epoch that was under way."""
+        self.seconds, self.images, self._since = state["seconds"], state["images"], time.monotonic()
+
+    def _row(self, learn: Any) -> dict[str, Any] | None:
+        """The epoch's row of history; None where a callback ended the epoch before its validation."""
+        if len(learn.recorder.values) != learn.epoch + 1:
+            return None
+        names = list(learn.recorder.metric_names)[1:-1]  # without fastai's epoch and time
+        values = [*map(_number, learn.final_record), *([None] * len(names))]
+        hypers = learn.opt.hypers
+        rates = {f"lr_{g.name}": float(h["lr"]) for g, h in zip(self.ledger.plan.groups, hypers, strict=True)}
+        return {
+            "stage": self.stage.index, "epoch": learn.epoch, "epoch_total": len(self.ledger.history.rows),
+            **dict(zip(names, values, strict=False)),
+            **{name: lr if i >= self.stage.freeze_to else None for i, (name, lr) in enumerate(rates.items())},
+            "mom": _momentum(hypers[-1]), "seconds": self._elapsed(),
+            "images_per_s": self.images / max(1e-9, self.train_seconds), "memory_mb": peak_memory_mb(),
+        }  # fmt: skip
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _momentum(hyper: Any) -> float | None:
+    """The momentum of an optimiser's group: beta 1 for those that have two."""
+    mom = hyper.get("mom")
+    return None if mom is None else float(mom[0] if isinstance(mom, (tuple, list)) else mom)

@@ -1,0 +1,216 @@
+"""Going on with a run: is it the same recipe on the same data, and where does it stand?"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fastrecipes.data.dataset import Dataset
+from fastrecipes.declare.described import described
+from fastrecipes.errors import RecipeError
+from fastrecipes.planning.plan import Plan
+from fastrecipes.record.checkpoint import load_last, load_weights_file
+from fastrecipes.record.folder import RunFolder, SplitRow
+from fastrecipes.train.display import log
+from fastrecipes.train.ready import Ready, from_scratch
+from fastrecipes.train.state import Position
+
+__all__ = ["Begin", "begin_of", "check_same", "forked"]
+
+_NOT_COMPARED = ("source",)  # the data itself is compared, wherever it lies now
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Where a run begins, with the state it had there; the first of all where there is none."""
+
+    position: Position = field(default_factory=Position)
+    ledger: dict[str, Any] | None = None
+    learner: dict[str, Any] | None = None
+    """the Learner's whole state inside a stage; only "model" between two"""
+    keeper: dict[str, Any] | None = None
+
+    @property
+    def in_stage(self) -> bool:
+        """Whether a stage was under way."""
+        return self.learner is not None and "optimizer" in self.learner
+
+
+def begin_of(folder: RunFolder) -> Begin:
+    """Where the run in `folder` stands: its newest whole checkpoint. Raises `RecipeError` where all are damaged."""
+    state, problems = load_last(folder.checkpoints)
+    for problem in problems:
+        log.warning("WARNING: %s; the one before it is used", problem)
+    if state is None:
+        log.info("note: this run was stopped before its first checkpoint; it starts over")
+        return Begin()
+    try:
+        position = Position(**state["position"])
+        return Begin(position, state["ledger"], state["learner"], state["keeper"] or None)
+    except (KeyError, TypeError) as e:
+        raise RecipeError(f"checkpoint: {folder.checkpoints} holds no state of a run") from e
+
+
+def check_same(folder: RunFolder, ready: Ready) -> Ready:
+    """`ready` as the run in `folder` began: with its split, and without pretrained weights where it had none.
+
+    Raises `RecipeError` naming every field, class or file that is another one now.
+    """
+    info = folder.info
+    if info.get("from_scratch"):
+        ready = from_scratch(ready)
+    rows = folder.read_split()
+    problems = [f"recipe: {text}" for text in _changed_fields(info.get("fields", {}), described(ready.asked))]
+    problems = problems or list(_changed_code(folder, ready))
+    problems += _changed_data(rows, ready.dataset)
+    vocab = tuple(info.get("plan", {}).get("vocab", ()))
+    if vocab != ready.plan.vocab and not problems:
+        problems.append(f"data: the classes changed: {list(vocab)} → {list(ready.plan.vocab)}")
+    if problems:
+        hint = "to go on as it began, restore this; --fork starts a new run from it"
+        raise RecipeError(*(f"--resume {folder.path}: {problem}" for problem in problems), f"--resume: {hint}")
+    for text in _other_conditions(info, ready):
+        log.warning("WARNING: %s; the run goes on, but not bit for bit as it would have", text)
+    return replace(ready, dataset=_split_as(rows, ready.dataset))
+
+
+def _changed_fields(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*was, *now} - set(_NOT_COMPARED)):
+        if was.get(name) != now.get(name):
+            yield f"{name} {was.get(name, 'not given')} → {now.get(name, 'not given')}"
+
+
+def _changed_code(folder: RunFolder, ready: Ready, *, beside_fields: bool = False) -> Iterator[str]:
+    """Code that no field shows, such as the body of `data`; with `beside_fields`, without what the fields do show.
+
+    Only parsed: a run folder's recipe is never run.
+    """
+    if ready.asked.origin is None:
+        return
+    try:
+        was = ast.parse(folder.recipe.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError, RecursionError) as e:
+        yield f"{folder.recipe} cannot be read: {e}"
+        return
+    now = ast.parse(ready.asked.origin.text)
+    before, after = ([n for n in tree.body if not _says_nothing(n, beside_fields)] for tree in (was, now))
+    known = list(map(ast.dump, before))
+    if known != list(map(ast.dump, after)):
+        changed = next((node for node in after if ast.dump(node) not in known), None)
+        where = f"{ready.asked.origin.path}{f':{changed.lineno}' if changed else ''}"  # type: ignore[attr-defined]
+        yield f"recipe: the code changed since the run began: {where}; its own copy is {folder.recipe}"
+
+
+def _says_nothing(node: ast.stmt, beside_fields: bool) -> bool:
+    """Whether a statement is a text that stands alone or, where asked for, the recipe itself without code in it."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    names = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
+    return beside_fields and names == ["recipe"] and not any(isinstance(n, ast.Lambda) for n in ast.walk(node))
+
+
+def _changed_data(rows: Sequence[SplitRow], dataset: Dataset) -> Iterator[str]:
+    was = {row.item: row for row in rows}
+    now = {row[0]: SplitRow(*row) for row in dataset.rows()}
+    both = [key for key in was if key in now]
+    told = {
+        "added": [key for key in now if key not in was],
+        "removed": [key for key in was if key not in now],
+        "changed": [key for key in both if was[key].checksum != now[key].checksum],
+        "labelled otherwise": [key for key in both if was[key].label != now[key].label],
+    }
+    found = [f"{len(keys)} {what} ({_first(keys)})" for what, keys in told.items() if keys]
+    if found:
+        yield f"data: it changed since the run began: {', '.join(found)}"
+
+
+def _first(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+
+
+def _split_as(rows: Sequence[SplitRow], dataset: Dataset) -> Dataset:
+    """The data set with the recorded split, whatever the splitter says today."""
+    part = {row.item: row.split for row in rows}
+    train, valid = (
+        tuple(i for i, key in enumerate(dataset.keys) if part.get(key) == name) for name in ("train", "valid")
+    )
+    return replace(dataset, train=train, valid=valid)
+
+
+def _other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
+    """What rounds otherwise: other versions, another device, another number of threads."""
+    from fastrecipes.train.facts import facts_of
+
+    now = facts_of(ready)
+    was = {name: info.get(name) for name in ("device", "threads")} | dict(info.get("versions", {}))
+    is_ = {name: now[name] for name in ("device", "threads")} | now["versions"]
+    for name, value in is_.items():
+        if was.get(name) != value:
+            yield f"{name} was {was.get(name)} when the run began and is {value} now"
+
+
+def forked(parent: RunFolder, begin: Begin, ready: Ready, child: RunFolder) -> Begin:
+    """Where a new run in `child` begins that takes over the finished stages of `parent`, with whatever changed since.
+
+    The stage under way is taken over too where nothing that it depends on changed, else it starts anew from the
+    weights of the stage before. Raises `RecipeError` where the weights cannot fit.
+    """
+    _check_fits(parent, begin, ready.plan)
+    if _same_so_far(parent, begin, ready):
+        _copy_weights(parent, child, begin.position.stage, best=True)
+        return begin
+    done = begin.position.stage
+    if done == 0 or begin.ledger is None:
+        return Begin()
+    rows = [row for row in begin.ledger["history"]["rows"] if row["stage"] < done]
+    best = begin.ledger["best"]["row"]
+    kept = best is not None and best["stage"] < done
+    slowed = [one for one in begin.ledger["slowed"]["tries"] if one["stage"] < done]
+    _copy_weights(parent, child, done, best=kept)
+    weights, _ = load_weights_file(parent.checkpoints / f"stages.{done - 1}.safetensors")
+    ledger = {"history": {"rows": rows}, "best": {"row": best if kept else None}, "slowed": {"tries": slowed}}
+    return Begin(Position(done), ledger, {"model": weights})
+
+
+def _check_fits(parent: RunFolder, begin: Begin, plan: Plan) -> None:
+    was = parent.info.get("plan", {})
+    n = len(plan.stages)
+    if begin.position.stage >= n:
+        raise RecipeError(
+            f"--fork {parent.path}: {begin.position.stage} of its stages are done, and the recipe has {n} now"
+        )
+    if was.get("arch") != plan.arch:
+        raise RecipeError(f"--fork {parent.path}: arch {was.get('arch')} → {plan.arch}: its weights do not fit")
+    if tuple(was.get("vocab", ())) != plan.vocab:
+        raise RecipeError(f"--fork {parent.path}: its classes {was.get('vocab')} are not the data's {list(plan.vocab)}")
+
+
+def _same_so_far(parent: RunFolder, begin: Begin, ready: Ready) -> bool:
+    """Whether nothing changed that the stage under way depends on: recipe, that stage, code, data."""
+    own = f"stages.{begin.position.stage}."
+    was, now = (
+        {k: v for k, v in fields.items() if not k.startswith("stages.") or k.startswith(own)}
+        for fields in (parent.info.get("fields", {}), described(ready.asked))
+    )
+    code = _changed_code(parent, ready, beside_fields=True)
+    data = _changed_data(parent.read_split(), ready.dataset)
+    return not (list(_changed_fields(was, now)) or list(code) or list(data))
+
+
+def _copy_weights(parent: RunFolder, child: RunFolder, done: int, *, best: bool) -> None:
+    names = [f"stages.{i}" for i in range(done)] + (["best"] if best else [])
+    for name in names:
+        source = parent.checkpoints / f"{name}.safetensors"
+        if source.exists():
+            load_weights_file(source)  # a damaged one is not handed on
+            shutil.copyfile(source, child.checkpoints / source.name)
+
+
+def run_of(out: Path, recipe: str, given: str | Path | bool) -> RunFolder:
+    """The run that `--resume` means: the folder given, or the newest unfinished one of the recipe."""
+    return RunFolder.newest_unfinished(out, recipe) if given is True else RunFolder.open(Path(str(given)))
