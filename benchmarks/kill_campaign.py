@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -119,9 +120,9 @@ def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
     def fsync(handle: int) -> None:
         counts["half_written"] = counts.get("half_written", 0) + 1
         if fault is not None and (fault.point, fault.n) == ("half_written", counts["half_written"]):
-            size = os.fstat(handle).st_size
-            if size:
-                os.truncate(f"/proc/self/fd/{handle}", size - max(1, size // 2))
+            seen = os.fstat(handle)
+            if stat.S_ISREG(seen.st_mode):
+                os.truncate(f"/proc/self/fd/{handle}", seen.st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
         plain_fsync(handle)
         at("fsync")
@@ -203,7 +204,7 @@ def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:
     from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
     from fastrecipes.record.history import read_history
 
-    (folder,) = out.glob("*/*")
+    (folder,) = (info.parent for info in out.glob("*/*/run.json"))  # a run that died before it had one never was
     files = {p.stem: load_weights_file(p)[0] for p in (folder / "checkpoints").glob("*.safetensors") if p.stem not in ("last", "previous")}  # fmt: skip
     files["last"] = load_checkpoint(folder / "checkpoints" / "last.safetensors")["learner"]["model"]
     rows = read_history(folder / "history.csv")
@@ -268,7 +269,7 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
     photos = make_images(place / "photos")
     for recipe in shipped_recipes():
         small = ["--set", "arch=test_resnet", "--set", "size=32", "--set", "bs=8", "--no-pretrained", "--scale", "0.1"]
-        yield recipe.stem, ["run", str(recipe), "--data", str(photos), *small, "--set", "stages.1.size=40"]
+        yield recipe.path.stem, ["run", str(recipe.path), "--data", str(photos), *small, "--set", "stages.1.size=40"]
     for name, opt in OPTIMISERS.items():
         path = place / f"{name}.py"
         path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt))
@@ -311,6 +312,7 @@ def main() -> None:
     """Print a line for each command line, and the sum."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--only", help="part of the name of a recipe")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -323,7 +325,7 @@ def main() -> None:
     rnd = random.Random(given.seed)
     place = Path(tempfile.mkdtemp(prefix="kill_campaign"))
     os.environ["FASTRECIPES_CACHE"] = str(place / "cache")
-    lines = list(command_lines(place))
+    lines = [line for line in command_lines(place) if (given.only or "") in line[0]]
     started, kills, runs, differing = time.monotonic(), 0, 0, []
     for name, words in lines:
         base = play(Case(name, words), place / "base", place / "counts.json")

@@ -71,9 +71,15 @@ def run(
             _take(parent, held)
             if parent.info.get("status") == "finished":
                 raise RecipeError(f"--resume {parent.path}: this run is finished; leave --resume out to start another")
+        unborn = parent if parent is not None and parent.info.get("status") == "starting" else None
+        if unborn is not None:  # stopped before it had written what it is: nothing to compare with
+            parent = None
         ready = make_ready(recipe, workers, console, weights=parent is None or fork)
         begin = begin_of(parent) if parent is not None else Begin()
-        if parent is None or fork:
+        if unborn is not None:
+            check_ready(ready, Path(out), console)
+            folder = unborn
+        elif parent is None or fork:
             check_ready(ready, Path(out), console)
             folder = RunFolder.create(Path(out), ready.plan.recipe)
             _take(folder, held)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from fastai.callback.core import Callback
-from fastai.optimizer import Optimizer
+from fastai.optimizer import Lookahead, Optimizer
 from fastcore.foundation import L
 from torch import nn
 
@@ -147,6 +147,11 @@ def _load_recorder(recorder: Any, state: Mapping[str, Any]) -> None:
 
 def _load_optimizer(opt: Any, state: State) -> None:
     opt.load_state_dict(state)
+    if isinstance(opt, Lookahead):
+        if opt.slow_weights is not None:
+            pairs = zip(opt.slow_weights, opt.param_lists, strict=True)
+            opt.slow_weights = L(L(map(_beside, slow, fast)) for slow, fast in pairs)
+        opt = opt.opt  # state and rates are those of the optimiser within
     if isinstance(opt, Optimizer):
         opt.hypers = L(opt.hypers)
         opt.state = defaultdict(dict, {p: {k: _beside(v, p) for k, v in s.items()} for p, s in opt.state.items()})
