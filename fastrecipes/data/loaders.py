@@ -17,6 +17,7 @@ from fastrecipes.errors import RecipeError
 
 __all__ = ["ItemError", "SeededDL", "Stats", "stage_dls"]
 
+TIMEOUT = 300  # seconds that a run waits for a batch from the processes that load images
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of each channel
 
 
@@ -77,6 +78,15 @@ class SeededDL(TfmdDL):
         with suppress(OSError, AttributeError):
             os.setpgid(0, 0)
 
+    def one_batch(self) -> Any:
+        """One batch, loaded in this process, which knows no timeout."""
+        loader: Any = self.fake_l
+        timeout, loader.timeout = loader.timeout, 0
+        try:
+            return super().one_batch()
+        finally:
+            loader.timeout = timeout
+
     def do_item(self, s: int) -> Any:
         if self.draws is not None:
             self.draws.seed_for("item", s)
@@ -100,8 +110,9 @@ def stage_dls(
     if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):
         block.batch_tfms = [*block.batch_tfms, Normalize.from_stats(*stats)]
     dls = block.dataloaders(
-        dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL
-    )
+        dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL,
+        timeout=TIMEOUT if workers else 0,
+    )  # fmt: skip
     if tuple(dls.vocab) != dataset.vocab:
         raise RecipeError(
             f"data: the classes changed since the run began: {list(dls.vocab)}, recorded {list(dataset.vocab)}"

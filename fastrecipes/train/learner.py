@@ -121,22 +121,29 @@ class StageLearner(Learner):
         """
         xb, yb, n = self.xb, self.yb, len(self.yb[0])
         preds, loss = [], 0.0
-        for part in torch.arange(n).chunk(self.n_parts):
-            self.xb, self.yb = (tuple(t[part[0] : part[-1] + 1] for t in ts) for ts in (xb, yb))
-            self.pred = self.model(*self.xb)
-            self("after_pred")
-            self.loss_grad = self.loss_func(self.pred, *self.yb)
-            self.loss = self.loss_grad.clone()
-            self("after_loss")
-            preds.append(self.pred.detach())
-            loss += self.loss.detach() * (len(part) / n)
-            if self.training:
-                self.loss_grad = self.loss_grad * (len(part) / n)
-                self._with_events(self._backward, "backward", CancelBackwardException)
-        self.xb, self.yb, self.pred, self.loss = xb, yb, torch.cat(preds), loss
+        try:
+            for part in torch.arange(n).chunk(self.n_parts):
+                self.xb, self.yb = (tuple(t[part[0] : part[-1] + 1] for t in ts) for ts in (xb, yb))
+                preds.append(self._one_part(len(part) / n))
+                loss += self.loss.detach() * (len(part) / n)
+        finally:
+            self.xb, self.yb = xb, yb
+        self.pred, self.loss = torch.cat(preds), loss
         if self.training:
             self._with_events(self._step, "step", CancelStepException)
             self.opt.zero_grad()
+
+    def _one_part(self, share: float) -> torch.Tensor:
+        """One part forward and, where it trains, backward; its predictions."""
+        self.pred = self.model(*self.xb)
+        self("after_pred")
+        self.loss_grad = self.loss_func(self.pred, *self.yb)
+        self.loss = self.loss_grad.clone()
+        self("after_loss")
+        if self.training:
+            self.loss_grad = self.loss_grad * share
+            self._with_events(self._backward, "backward", CancelBackwardException)
+        return self.pred.detach()
 
 
 def stage_learner(recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Blocks, dls: DataLoaders) -> StageLearner:

@@ -1,0 +1,348 @@
+"""A run that was stopped, at any instant and in any way, ends as the run that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import kill_campaign as campaign
+import pytest
+from conftest import Told, make_images
+
+from fastrecipes import RecipeError, StoppedError, load_recipe, run
+from fastrecipes.record.checkpoint import load_checkpoint
+from fastrecipes.record.lock import locked
+from fastrecipes.train.keeper import Keeper
+
+Write = Callable[..., Path]
+Cli = Callable[..., Told]
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The command lines of the campaign."""
+    return dict(campaign.command_lines(tmp_path_factory.mktemp("campaign")))
+
+
+@pytest.mark.parametrize("name", ["car_brand_5stage", "adam", "adamw"])
+def test_killed_runs_end_as_the_whole_one(name: str, lines: dict[str, list[str]], tmp_path: Path) -> None:
+    """A small share of the campaign in `benchmarks`: a few kills of each command line, and one planted error."""
+    base = campaign.play(campaign.Case(name, lines[name]), tmp_path / "base")
+    words = [*lines[name], "--checkpoint-every", "0"]
+    campaign.play(campaign.Case(name, words), tmp_path / "whole", tmp_path / "counts.json")
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    rnd = random.Random(name)
+    row = [campaign.Fault(p, rnd.randint(1, max(1, counts[p] // 3))) for p in ("batch", "half_written", "after_rename")]
+    other = [campaign.Fault("validate", rnd.randint(1, counts["validate"]))]
+    killed = [
+        campaign.Case("three in a row", words, row),
+        campaign.Case("with other workers", words, other, resume_words=["--workers", "2"]),
+        campaign.Case(
+            "damaged", words, [campaign.Fault("batch", counts["batch"] - 3)], between=campaign.flip_stored_bit
+        ),
+    ]
+    for case in killed:
+        outcome = campaign.play(case, tmp_path / "case")
+        assert campaign.same(base, outcome), case
+        assert outcome.kills == len(case.faults)
+    case = campaign.Case("planted", words, [campaign.Fault("batch", 9)], between=campaign.plant_error)
+    assert not campaign.same(base, campaign.play(case, tmp_path / "case"))
+
+
+def stop_after(batches: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a signal when that many batches, of validation too, are done."""
+    plain, seen = Keeper.batch_done, [0]
+
+    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
+        seen[0] += 1
+        if seen[0] == batches:
+            os.kill(os.getpid(), number)
+        plain(self, learn, batch)
+
+    monkeypatch.setattr(Keeper, "batch_done", batch_done)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "batches"),
+    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 5), (signal.SIGHUP, 129, 8), (signal.SIGINT, 130, 6)],
+)
+def test_a_signal_writes_the_state_and_says_how_to_go_on(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, number: int, code: int, batches: int
+) -> None:
+    """In training and in validation: the command that it prints ends with the weights of the run that was not stopped."""
+    path = recipe_file()
+    whole = run(load_recipe(path), out=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        stop_after(batches, number, patched)
+        told = cli("run", path, "--out", tmp_path / "runs")
+    assert told.code == code
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
+    command = f"to go on: fastrecipes run {path} --resume {folder}"
+    assert command in told.err
+    assert "Traceback" not in told.err
+    again = cli("run", path, "--resume", folder)
+    assert again.code == 0
+    last = [load_checkpoint(f / "checkpoints" / "last.safetensors")["learner"]["model"] for f in (folder, whole.folder)]
+    assert campaign.digest(last[0]) == campaign.digest(last[1])
+    assert len((folder / "history.csv").read_text().splitlines()) == 4
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert not (folder / "lock").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(recipe_file: Write, tmp_path: Path) -> None:
+    """It does not wait for the batch; the checkpoint before stays whole, and nothing half-written is left behind."""
+    path = recipe_file(
+        ("def data(size):", "import time\n\n\ndef slow(x):\n    time.sleep(600 if STOP.exists() else 0)\n    return x\n\n\n"
+         "STOP = Path(__file__).parent / 'now'\n\n\ndef data(size):"),
+        ("item_tfms=Resize(int(size * 1.14))", "item_tfms=[Resize(int(size * 1.14)), slow]"),
+        ("epochs=1, unfreeze=1", "epochs=1000, unfreeze=1"),
+    )  # fmt: skip
+    words = [sys.executable, "-m", "fastrecipes", "run", str(path), "--out", str(tmp_path / "runs")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: list(tmp_path.glob("runs/*/*/history.csv")))
+        (tmp_path / "now").touch()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=20)[1]
+        assert process.returncode == 130
+    assert "Ctrl-C: stopping after this batch, then its state is written; once more stops at once" in said
+    assert "Traceback" not in said
+    (folder,) = tmp_path.glob("runs/*/*")
+    assert load_checkpoint(folder / "checkpoints" / "last.safetensors")
+    assert not list(folder.rglob(".*"))
+
+
+def wait_for(found: Callable[[], Any], seconds: float = 60) -> Any:
+    """The first true value of `found`."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        if value := found():
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def stopped(recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> tuple[Path, Path]:
+    """A recipe file and the folder of its run, stopped in its second stage."""
+    path = recipe_file()
+    with monkeypatch.context() as patched:
+        stop_after(7, signal.SIGTERM, patched)
+        with pytest.raises(StoppedError, match=r"stopped by SIGTERM at stages\.1 epoch 1, batch "):
+            run(load_recipe(path), out=tmp_path / "runs")
+    return path, next((tmp_path / "runs").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        (None, ["--set", "stages.1.lr=3e-3"], "recipe: stages.1.lr 0.01 → 0.003"),
+        (None, ["--set", "seed=7"], "recipe: seed 42 → 7"),
+        (("sgd(momentum=0.9", "sgd(momentum=0.8"), [], "recipe: opt_func Sgd(momentum=0.9, nesterov=True) → Sgd(momentum=0.8, nesterov=True)"),
+        (("size * 1.14", "size * 1.2"), [], "recipe: the code changed since the run began: {R}:8; its own copy is {F}/recipe.py"),
+        (("        Stage(epochs=1, unfreeze=1, lr=3e-2),\n", ""), [], "recipe: stages.0.epochs 1 → 2"),
+    ],
+)  # fmt: skip
+def test_another_recipe_is_refused(
+    cli: Cli, stopped: tuple[Path, Path], change: Any, words: list[str], message: str
+) -> None:
+    """Every field that changed is named; nothing in the run folder changes."""
+    path, folder = stopped
+    before = (folder / "run.json").read_text()
+    if change:
+        path.write_text(path.read_text().replace(*change))
+    told = cli("run", path, *words, "--resume", folder)
+    assert told.code == 2
+    expected = message.replace("{R}", str(path)).replace("{F}", str(folder))
+    assert f"error: --resume {folder}: {expected}\n" in told.err
+    assert told.err.endswith("error: --resume: to go on as it began, restore this; --fork starts a new run from it\n")
+    assert (folder / "run.json").read_text() == before
+
+
+def test_comments_may_change(cli: Cli, stopped: tuple[Path, Path]) -> None:
+    """What a person reads is not what trains."""
+    path, folder = stopped
+    path.write_text("# a note\n" + path.read_text().replace('"""A tiny recipe for tests."""', '"""Another text."""'))
+    assert cli("run", path, "--resume", folder).code == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: (d / "cross" / "00.png").unlink(), "data: it changed since the run began: 1 removed (cross/00.png)"),
+        (lambda d: (d / "cross" / "99.png").write_bytes((d / "cross" / "00.png").read_bytes()), "data: it changed since the run began: 1 added (cross/99.png)"),
+        (lambda d: (d / "cross" / "00.png").write_bytes((d / "circle" / "00.png").read_bytes()), "data: it changed since the run began: 1 changed (cross/00.png)"),
+    ],
+)  # fmt: skip
+def test_other_data_is_refused(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, change: Any, message: str
+) -> None:
+    """Files that were added, removed or changed are named; the same files elsewhere are the same data."""
+    path, data = recipe_file(), make_images(tmp_path / "photos")
+    with monkeypatch.context() as patched:
+        stop_after(7, signal.SIGTERM, patched)
+        assert cli("run", path, "--data", data, "--out", tmp_path / "runs").code == 143
+    data.rename(tmp_path / "moved")
+    change(tmp_path / "moved")
+    told = cli("run", path, "--data", tmp_path / "moved", "--resume", "--out", tmp_path / "runs")
+    assert told.code == 2
+    assert message in told.err
+
+
+def test_the_same_data_elsewhere_goes_on(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    """Data is known by its files, not by its place."""
+    path, data = recipe_file(), make_images(tmp_path / "photos")
+    with monkeypatch.context() as patched:
+        stop_after(7, signal.SIGTERM, patched)
+        assert cli("run", path, "--data", data, "--out", tmp_path / "runs").code == 143
+    data.rename(tmp_path / "moved")
+    assert cli("run", path, "--data", tmp_path / "moved", "--resume", "--out", tmp_path / "runs").code == 0
+
+
+def test_a_fork_takes_over_what_is_done(cli: Cli, stopped: tuple[Path, Path], tmp_path: Path) -> None:
+    """A new run with other rates; the old one stays as it was. The finished stage is not trained again."""
+    path, folder = stopped
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    told = cli("run", path, "--set", "stages.1.lr=3e-3", "--resume", folder, "--fork", "--out", tmp_path / "forks")
+    assert told.code == 0
+    (child,) = (tmp_path / "forks").glob("*/*")
+    info = json.loads((child / "run.json").read_text())
+    assert info["forked_from"] == str(folder)
+    first = load_weights(child, "stages.0")
+    assert campaign.digest(first) == campaign.digest(load_weights(folder, "stages.0"))
+    rows = (child / "history.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert rows[1] == (folder / "history.csv").read_text().splitlines()[1]
+    assert "stages.0 epoch 1/1" not in told.err
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def load_weights(folder: Path, name: str) -> Any:
+    """The tensors of one file of weights."""
+    from fastrecipes.record.checkpoint import load_weights_file
+
+    return load_weights_file(folder / "checkpoints" / f"{name}.safetensors")[0]
+
+
+def test_a_fork_of_the_same_recipe_goes_on_in_the_middle(cli: Cli, stopped: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nothing that the stage depends on changed, so it is not trained anew: the end is that of the whole run."""
+    path, folder = stopped
+    assert cli("run", path, "--resume", folder, "--fork", "--out", tmp_path / "forks").code == 0
+    whole = run(load_recipe(path), out=tmp_path / "whole")
+    (child,) = (tmp_path / "forks").glob("*/*")
+    assert campaign.digest(load_weights(child, "stages.1")) == campaign.digest(load_weights(whole.folder, "stages.1"))
+
+
+def test_what_cannot_be_resumed(cli: Cli, stopped: tuple[Path, Path], tmp_path: Path) -> None:
+    """A finished run, a folder that is none, a run of another program's layout, no run at all."""
+    path, folder = stopped
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for words, message in [
+        (
+            ["--resume", tmp_path / "no" / "where"],
+            f"--resume {tmp_path}/no/where: no such run folder; runs are in runs",
+        ),
+        (["--resume", empty], f"{empty}: is no run folder (it has no run.json)"),
+        (["--resume", "--out", empty], f"--resume: no unfinished run in {empty}/tiny; leave --resume out to start one"),
+        (["--fork"], "--fork: needs --resume RUN, the run to take over from"),
+    ]:
+        told = cli("run", path, *words)
+        assert (told.code, told.err) == (2, f"error: {message}\n")
+    assert cli("run", path, "--resume", folder).code == 0
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 2
+    assert told.err == f"error: --resume {folder}: this run is finished; leave --resume out to start another\n"
+    info = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(info | {"layout": 9}))
+    told = cli("run", path, "--resume", folder)
+    assert told.err == f"error: {folder}/run.json: layout 9 is unknown; this program reads layout 1\n"
+    (folder / "run.json").write_text("{")
+    assert cli("run", path, "--resume", folder).err == f"error: {folder}/run.json: cannot be read (no JSON)\n"
+
+
+@pytest.mark.parametrize("spoil", [lambda data: data[:100], lambda data: b"", lambda data: b"<html>x</html>"])
+def test_damaged_checkpoints(cli: Cli, stopped: tuple[Path, Path], spoil: Any) -> None:
+    """The newest: the one before it is used, and this is said. Both: nothing starts over behind the user's back."""
+    path, folder = stopped
+    last, previous = (folder / "checkpoints" / f"{name}.safetensors" for name in ("last", "previous"))
+    last.write_bytes(spoil(last.read_bytes()))
+    whole = previous.read_bytes()
+    previous.write_bytes(spoil(whole))
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 2
+    assert (
+        f"error: checkpoint: no whole one is left in {folder}/checkpoints; start again without --resume\n" in told.err
+    )
+    previous.write_bytes(whole)
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 0
+    assert "; the one before it is used\n" in told.err
+
+
+def test_other_conditions_are_told(cli: Cli, stopped: tuple[Path, Path]) -> None:
+    """Other versions round otherwise: the run goes on, and says that it is not bit for bit the same."""
+    path, folder = stopped
+    info = json.loads((folder / "run.json").read_text())
+    info["versions"]["torch"] = "1.0"
+    (folder / "run.json").write_text(json.dumps(info))
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 0
+    assert "WARNING: torch was 1.0 when the run began and is " in told.err
+
+
+def test_one_process_a_run(cli: Cli, stopped: tuple[Path, Path]) -> None:
+    """A second process is refused while the first lives, and takes the lock over once it is dead."""
+    path, folder = stopped
+    code = (
+        "import sys, time; from pathlib import Path; from fastrecipes.record.lock import locked\n"
+        f"with locked(Path({str(folder / 'lock')!r})): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        told = cli("run", path, "--resume", folder)
+        assert told.code == 2
+        assert told.err.startswith(f"error: {folder}: this run is in use by process {holder.pid} on ")
+        assert told.err.endswith("; wait for it to end\n")
+        holder.kill()
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 0
+    assert f"note: the lock of process {holder.pid} on " in told.err
+
+
+def test_the_lock_of_another_host_is_left_alone(tmp_path: Path) -> None:
+    """Whether its process lives cannot be known from here."""
+    (tmp_path / "lock").write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
+    with (
+        pytest.raises(RecipeError, match="in use by process 1 on elsewhere; where that one is over, remove"),
+        locked(tmp_path / "lock"),
+    ):
+        pass
+    assert (tmp_path / "lock").exists()
+
+
+def test_callbacks_with_state_that_cannot_be_kept_are_named(recipe_file: Write, tmp_path: Path, capsys: Any) -> None:
+    """A set is no value of JSON: the user hears that a resumed run will differ, before it matters."""
+    path = recipe_file(
+        ("def data(size):", "class Watch(Callback):\n    def before_fit(self):\n        self.sights = {0}\n\n"
+         "    def after_batch(self):\n        self.sights = self.sights | {self.iter}\n\n\ndef data(size):"),
+        ("pretrained=False,", "pretrained=False,\n    cbs=[Watch],"),
+    )  # fmt: skip
+    run(load_recipe(path), out=tmp_path / "runs", checkpoint_every=0)
+    assert (
+        "WARNING: watch.sights (set) changes as the run goes on, but no checkpoint can hold it"
+        in capsys.readouterr().err
+    )
