@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "did_you_mean"]
+__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "clean", "did_you_mean"]
 
 
 class RecipeError(Exception):
@@ -40,6 +40,15 @@ class StoppedError(RunError):
     def __init__(self, *problems: str, exit_code: int = 130) -> None:
         super().__init__(*problems)
         self.exit_code = exit_code
+
+
+def clean(text: str) -> str:
+    """`text` with control characters shown as escapes: names of files and classes come from data, not from us.
+
+    >>> clean("a\\x1b[2Jb\\tc")
+    'a\\\\x1b[2Jb\\tc'
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def did_you_mean(given: str, known: Iterable[str], *, n: int = 1) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from fastrecipes.errors import RecipeError
+from fastrecipes.errors import RecipeError, clean
 
 __all__ = ["app", "main"]
 
@@ -186,7 +186,7 @@ def main() -> None:
 
 def _told(problems: Any, code: int) -> int:
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {clean(problem)}", file=sys.stderr)
     return code
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from fastai.torch_core import TensorCategory
 from fastrecipes.data.draws import Draws
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.declare.splitters import TRAIN_FOLDERS, VALID_FOLDERS
-from fastrecipes.errors import RecipeError
+from fastrecipes.errors import RecipeError, did_you_mean
 
 __all__ = ["Dataset", "block_of", "checked", "find_dataset"]
 
@@ -54,10 +56,22 @@ def block_of(data: Callable[[int], Any], size: int) -> DataBlock:
     try:
         block = data(size)
     except Exception as e:
-        raise RecipeError(f"data({size}): {type(e).__name__}: {e}") from e
+        raise RecipeError(f"{_place_of(e, data)}data({size}): {type(e).__name__}: {e}{_hint(e, data)}") from e
     if not isinstance(block, DataBlock):
         raise RecipeError(f"data({size}): returns a {type(block).__name__}; expected a fastai DataBlock")
     return block
+
+
+def _place_of(error: Exception, data: Callable[..., Any]) -> str:
+    """File and line of the recipe that an error of its `data` comes from."""
+    file = getattr(getattr(data, "__code__", None), "co_filename", None)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f"{file}:{lines[-1]}: " if lines else ""
+
+
+def _hint(error: Exception, data: Callable[..., Any]) -> str:
+    known = getattr(data, "__globals__", {})
+    return did_you_mean(error.name, known) if isinstance(error, NameError) and error.name else ""
 
 
 def find_dataset(recipe: Recipe, source: Path) -> Dataset:
@@ -70,6 +84,7 @@ def find_dataset(recipe: Recipe, source: Path) -> Dataset:
     splits, notes = _splits(block, items, recipe.seed)
     block.get_items, block.splitter = (lambda _: items), (lambda _: splits)
     vocab, labels = _labels(block, source, len(keys), splits)
+    notes = (*notes, *_near_doubles(vocab))
     dataset = Dataset(source, items, keys, labels, tuple(splits[0]), tuple(splits[1]), vocab, notes)
     return checked(dataset)
 
@@ -89,8 +104,22 @@ def _items(block: Any, source: Path) -> tuple[Any, tuple[str, ...]]:
     if not all(isinstance(item, (str, Path)) for item in items) or hasattr(items, "iloc"):
         return items, tuple(f"row {i}" for i in range(len(items)))
     by_key = {_key(Path(item), source): item for item in items}
+    _check_places(by_key, source)
     shown = {key: item for key, item in by_key.items() if "__MACOSX" not in Path(key).parts}
     return [shown[key] for key in sorted(shown)], tuple(sorted(shown))
+
+
+def _check_places(keys: Iterable[str], source: Path) -> None:
+    """Refuse items outside the data folder, and folders that a link makes contain themselves."""
+    outside = [key for key in keys if Path(key).is_absolute() or os.path.normpath(key).startswith("..")]
+    if outside:
+        raise RecipeError(
+            f"data: {len(outside)} items lie outside {source}, such as {outside[0]}; --data takes the folder that holds all"
+        )
+    for folder in sorted({parent for key in keys for parent in Path(key).parents}):
+        real = os.path.realpath(source / folder)
+        if any(real == os.path.realpath(source / above) for above in folder.parents):
+            raise RecipeError(f"data: symbolic link loop at {source / folder}; remove the link")
 
 
 def _key(item: Path, source: Path) -> str:
@@ -145,6 +174,15 @@ def _labels(
                 raise RecipeError(f"data: expected one class an item, got {type(label).__name__}")
             labels[i] = vocab[int(label)]
     return vocab, tuple(labels)
+
+
+def _near_doubles(vocab: Sequence[str]) -> Iterable[str]:
+    """Classes that are one class, perhaps, written in two ways."""
+    seen: dict[str, str] = {}
+    for label in vocab:
+        other = seen.setdefault(label.strip().casefold(), label)
+        if other != label:
+            yield f"classes differ only by case or blanks: {other!r} and {label!r}"
 
 
 def _datasets(block: DataBlock, source: Path, splits: tuple[list[int], list[int]]) -> Any:

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from fastrecipes.errors import clean
 from fastrecipes.planning.plan import Plan, StagePlan
 
 __all__ = ["plan_table"]
@@ -15,7 +16,7 @@ __all__ = ["plan_table"]
 
 def plan_table(plan: Plan) -> RenderableType:
     """The plan as rich renders it: what is trained on what, the stages, and what to know."""
-    notes = (f"note: {escape(note)}" for note in plan.notes)
+    notes = (f"note: {escape(clean(note))}" for note in plan.notes)
     return Group(_heading(plan), "", _stages(plan), "", *_group_rates(plan), _blocks(plan), *notes)
 
 
@@ -24,7 +25,7 @@ def _heading(plan: Plan) -> RenderableType:
     grid.add_row("recipe", f"{escape(plan.recipe)} (seed {plan.seed})")
     grid.add_row("network", f"{plan.arch}, {_millions(plan.n_params)} parameters; weights: {escape(plan.weights)}")
     counts = f"{plan.n_train:,} training and {plan.n_valid:,} validation images, {len(plan.vocab)} classes"
-    grid.add_row("data", f"{escape(plan.source)}: {counts}")
+    grid.add_row("data", f"{escape(clean(plan.source))}: {counts}")
     n = len(plan.stages)
     total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
     grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}")

@@ -17,6 +17,7 @@ from fastrecipes.record.files import write_atomic
 __all__ = ["RunFolder", "SplitRow"]
 
 SPLIT_COLUMNS = ("item", "split", "label", "checksum")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 LAYOUT = 1  # of the folder; a reader refuses numbers that it does not know
 
 
@@ -79,6 +80,8 @@ class RunFolder:
         layout = info.get("layout") if isinstance(info, dict) else None
         if layout != LAYOUT:
             raise RecipeError(f"{folder.info_file}: layout {layout!r} is unknown; this program reads layout {LAYOUT}")
+        if not all(isinstance(info.get(name, {}), dict) for name in ("plan", "fields", "versions")):
+            raise RecipeError(f"{folder.info_file}: holds something else than a run")
         folder.info = info
         return folder
 
@@ -103,7 +106,7 @@ class RunFolder:
             raise RecipeError(f"{self.split}: cannot be read: {e}") from e
         if tuple(header) != SPLIT_COLUMNS or any(len(row) != len(SPLIT_COLUMNS) for row in rows):
             raise RecipeError(f"{self.split}: expected the columns {', '.join(SPLIT_COLUMNS)}")
-        return [SplitRow(*row) for row in rows]
+        return [SplitRow(*map(_unquoted, row)) for row in rows]
 
     def _laid_out(self) -> RunFolder:
         self.checkpoints.mkdir()
@@ -129,9 +132,18 @@ class RunFolder:
         write_atomic(self.bad_images, _csv(("item", "fault"), rows))
 
 
+def _quoted(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula: names of files and classes come from data, not from us."""
+    return f"'{cell}" if cell[:1] in _FORMULA else cell
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" else cell
+
+
 def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([[_quoted(cell) for cell in row] for row in rows])
     return buffer.getvalue().encode("utf-8", errors="surrogateescape")

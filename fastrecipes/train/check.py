@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fastai.torch_core import TensorCategory
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
 from fastrecipes.declare.recipe import Recipe
-from fastrecipes.errors import RecipeError
+from fastrecipes.errors import RecipeError, clean
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.display import counted, log
 from fastrecipes.train.faults import told
@@ -91,6 +92,7 @@ def _batch(ready: Ready, stage: StagePlan) -> Checked:
     path = ready.asked.origin.path if ready.asked.origin else None
     try:
         learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
+        _loss(learn, len(ready.plan.vocab), f"{stage.label} ({where})")
         loss = try_batch(learn, train=True)
         metrics = _metrics(learn, len(ready.plan.vocab), stage.bs)
     except RecipeError:
@@ -104,6 +106,19 @@ def _batch(ready: Ready, stage: StagePlan) -> Checked:
             raise
         raise RecipeError(*in_words.problems) from e
     return Checked(where, f"forward and backward pass, loss {loss:.3f}; {', '.join(metrics)}")
+
+
+def _loss(learn: Any, n_classes: int, where: str) -> None:
+    """Try the loss on made-up predictions, so that what is wrong with it is not taken for a fault of the network."""
+    device = next(learn.model.parameters()).device
+    targets = TensorCategory(torch.arange(learn.dls.bs, device=device) % n_classes)
+    try:
+        learn.loss_func(torch.rand(len(targets), n_classes, device=device), targets)
+    except Exception as e:
+        words = str(e).strip().splitlines()
+        raise RecipeError(
+            f"{where}: the loss fails on a batch of {n_classes} classes: {type(e).__name__}: {words[0] if words else ''}"
+        ) from e
 
 
 def _metrics(learn: Any, n_classes: int, bs: int) -> list[str]:
@@ -128,6 +143,6 @@ def checked_table(found: Sequence[Checked]) -> RenderableType:
     """What was tried as a table."""
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
     for one in found:
-        table.add_row(escape(one.what), escape(one.result))
+        table.add_row(escape(one.what), escape(clean(one.result)))
     table.add_row("", "ready to run")
     return table

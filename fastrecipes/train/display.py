@@ -16,7 +16,7 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from fastrecipes.errors import RunError
+from fastrecipes.errors import RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.train.state import Position
 
@@ -52,7 +52,7 @@ def stderr_console() -> Console:
 @contextmanager
 def telling(handler: logging.Handler, form: str = "%(message)s") -> Iterator[None]:
     """Send what the run says to `handler` as well, for a while."""
-    handler.setFormatter(logging.Formatter(form))
+    handler.setFormatter(_Clean(form))
     level, propagate = log.level, log.propagate
     log.setLevel(logging.DEBUG)
     log.propagate = False
@@ -65,6 +65,13 @@ def telling(handler: logging.Handler, form: str = "%(message)s") -> Iterator[Non
             handler.close()
         log.setLevel(level)
         log.propagate = propagate
+
+
+class _Clean(logging.Formatter):
+    """Lines in which no name can move the cursor or colour the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
 
 
 def to_console(console: Console) -> logging.Handler:
@@ -123,7 +130,7 @@ class RunDisplay:
     """The bars of a run, and its lines. `callback(stage)` reports one stage of it."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan, self.steps_done, self.begun_at, self.trained_for = plan, 0, 0, 0.0
+        self.plan, self.steps_done, self.worked, self.trained_for = plan, 0, 0.0, 0.0
         self.bars = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
@@ -144,7 +151,7 @@ class RunDisplay:
         stages = self.plan.stages[: position.stage]
         here = self.plan.stages[position.stage].steps_per_epoch if position.stage < len(self.plan.stages) else 0
         self.steps_done = sum(stage.steps for stage in stages) + position.epoch * here + position.batch
-        self.begun_at, self.trained_for = self.steps_done, 0.0
+        self.worked, self.trained_for = 0.0, 0.0
         self.bars.update(self.whole, completed=self.steps_done)
 
     def callback(self, stage: StagePlan) -> StageDisplay:
@@ -163,12 +170,22 @@ class RunDisplay:
         lr = max(value for name, value in row.items() if name.startswith("lr_") and value is not None)
         place = f"{stage.label} epoch {row['epoch'] + 1}/{stage.epochs}"
         speed = f"{row['seconds']:.1f} s, {row['images_per_s']:.0f} images/s, {row['memory_mb']:.0f} MB"
-        left = f", {clock(self._seconds_left(row))} left" if self.steps_done < self.plan.steps else ""
+        left = f", {clock(self._seconds_left(stage, row))} left" if self.steps_done < self.plan.steps else ""
         log.info("%s: %s, lr %.2g; %s%s%s", place, ", ".join(shown), lr, speed, left, " (best so far)" if best else "")
 
-    def _seconds_left(self, row: dict[str, Any]) -> float:
+    def _seconds_left(self, stage: StagePlan, row: dict[str, Any]) -> float:
+        """What is left, at the speed so far: a step costs by its pixels, and a block that trains three times one that does not."""
         self.trained_for += row["seconds"]
-        return self.trained_for / max(1, self.steps_done - self.begun_at) * (self.plan.steps - self.steps_done)
+        self.worked += stage.steps_per_epoch * _work(stage)
+        later = sum(other.steps * _work(other) for other in self.plan.stages[stage.index + 1 :])
+        here = (stage.epochs - 1 - row["epoch"]) * stage.steps_per_epoch * _work(stage)
+        return self.trained_for / self.worked * (here + later)
+
+
+def _work(stage: StagePlan) -> float:
+    """What a step of a stage costs, in a unit of its own: a forward pass of all blocks, a backward pass of some."""
+    share = len(stage.trained) / (len(stage.trained) + len(stage.frozen))
+    return stage.bs * stage.size**2 * (1 + 2 * share)
 
 
 class StageDisplay(Callback):

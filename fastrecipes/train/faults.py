@@ -29,6 +29,8 @@ def told(error: BaseException, stage: StagePlan | None, recipe: Path | None) -> 
         )
     if isinstance(error, ItemError):
         return RunError(f"data: {error}; every image could be read when the run began")
+    if isinstance(error, RuntimeError) and "tensors in the batch are not the same size" in str(error):
+        return RunError(f"{where}: images of one batch differ in size; give the DataBlock item_tfms=Resize(size)")
     if isinstance(error, RuntimeError) and "DataLoader" in str(error):
         return RunError(f"{where}: {_of_workers(str(error))}")
     if isinstance(error, OSError):
