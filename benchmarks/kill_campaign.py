@@ -34,7 +34,7 @@ WRITTEN = '''"""{name}"""
 from functools import partial
 import torch
 from fastai.vision.all import *
-from fastrecipes import FolderSplitter, OneCycle, Recipe, Stage, sgd
+from fastrecipes import EarlyStop, FolderSplitter, MixUpCutMix, OneCycle, Recipe, Stage, cross_entropy, sgd
 
 
 def data(size):
@@ -53,12 +53,17 @@ class Averaged(Callback):
 
 recipe = Recipe(
     data=data, source={source!r}, arch="test_resnet", size=32, bs=8, pretrained=False, opt_func={opt}, wd=1e-3,
-    metrics=[accuracy, F1Score(average="macro")], monitor="valid_loss",
+    metrics=[accuracy, F1Score(average="macro"), "f1_macro"], monitor="valid_loss",
+    loss_func=cross_entropy(label_smoothing=0.1, weight="balanced"),
     stages=[
         Stage(epochs=2, unfreeze="head", lr=1e-2),
         Stage(epochs=2, unfreeze=2, lr=slice(1e-4, 1e-2), size=40, cbs=[MixUp(0.4), GradientClip(1.0)]),
         Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
         Stage(epochs=1, unfreeze=1, lr=1e-3, batchnorm="train", cbs=[CutMix()]),
+        Stage(
+            epochs=3, unfreeze="all", lr=1e-3, mix=MixUpCutMix(off_from=2), clip=1.0, restore_best=True,
+            early_stop=EarlyStop(monitor="f1_macro", patience=1),
+        ),
     ],
 )
 '''

@@ -8,7 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastrecipes.declare import FolderSplitter, OneCycle, Recipe, Rollback, Stage, sgd
+from fastrecipes.declare import (
+    EarlyStop,
+    FolderSplitter,
+    MixUpCutMix,
+    OneCycle,
+    Recipe,
+    Rollback,
+    Stage,
+    cross_entropy,
+    focal,
+    sgd,
+)
 from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
 
 if TYPE_CHECKING:
@@ -25,8 +36,8 @@ _LATER = {
 }
 
 __all__ = [
-    "DivergedError", "FolderSplitter", "OneCycle", "Recipe", "RecipeError", "Rollback", "RunError", "Stage", "StoppedError",
-    "load_recipe", "plan_recipe", "run", "sgd",
+    "DivergedError", "EarlyStop", "FolderSplitter", "MixUpCutMix", "OneCycle", "Recipe", "RecipeError", "Rollback",
+    "RunError", "Stage", "StoppedError", "cross_entropy", "focal", "load_recipe", "plan_recipe", "run", "sgd",
 ]  # fmt: skip
 
 

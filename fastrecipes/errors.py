@@ -60,6 +60,6 @@ def did_you_mean(given: str, known: Iterable[str], *, n: int = 1) -> str:
     ''
     """
     names = list(known)
-    longer = [name for name in names if len(given) >= 3 and name.startswith(given)]
+    longer = [name for name in names if len(given) >= 2 and name.startswith(given)]
     close = (longer or get_close_matches(given, names, n=n, cutoff=0.6))[:n]
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""

@@ -75,7 +75,7 @@ def test_a_bare_network_means_the_recipes_library(recipe_file: Write, given: str
         ("stages.first.lr=1", "--set stages.first.lr=1: 'first' is no stage number; stages are numbered 0 to 1"),
         ("stages.0.lrr=1", "--set stages.0.lrr=1: Stage has no field 'lrr'; did you mean 'lr'?"),
         ("stage.0.lr=1", "--set stage.0.lr=1: Recipe has no field 'stage'; did you mean 'stages'?"),
-        ("origin=1", "--set origin=1: Recipe has no field 'origin'; it has data, arch, stages, source, size, bs, schedule, opt_func, wd, batchnorm, loss_func, metrics, monitor, cbs, pretrained, weights, seed, on_divergence, auto_batch, on_bad_image"),
+        ("origin=1", "--set origin=1: Recipe has no field 'origin'; it has data, arch, stages, source, size, bs, schedule, opt_func, wd, batchnorm, loss_func, metrics, monitor, cbs, mix, early_stop, restore_best, clip, pretrained, weights, seed, on_divergence, auto_batch, on_bad_image"),
         ("stages.0.epochs=0", "--set stages.0.epochs=0: expected a whole number >= 1, got 0"),
         ("bs=big", "--set bs=big: expected a whole number >= 2, got 'big'"),
         ("schedule=OneCycle(pct=0.3)", "--set schedule=OneCycle(pct=0.3): OneCycle.pct: OneCycle has no such field; did you mean 'pct_start'?"),

@@ -50,7 +50,7 @@ def test_the_run_folder(done: Any, tiny: Recipe) -> None:
     names = sorted(p.relative_to(done.folder).as_posix() for p in done.folder.rglob("*") if p.is_file())
     weights = ["best", "last", "previous", "stages.0", "stages.1"]
     assert names == sorted(
-        ["recipe.py", "run.json", "split.csv", "history.csv", "log.txt"]
+        ["recipe.py", "run.json", "split.csv", "history.csv", "log.txt", "per_class.csv"]
         + ["checkpoints/" + name + ".safetensors" for name in weights]
     )
     assert done.folder.parent.name == "tiny"

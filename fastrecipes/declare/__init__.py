@@ -1,9 +1,14 @@
 """Floor 1: the vocabulary, all that a recipe file may say. Nothing here imports torch."""
 
 from fastrecipes.declare.divergence import Rollback
+from fastrecipes.declare.losses import cross_entropy, focal
+from fastrecipes.declare.mixing import MixUpCutMix
 from fastrecipes.declare.optimisers import sgd
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.declare.schedules import OneCycle
 from fastrecipes.declare.splitters import FolderSplitter
+from fastrecipes.declare.stopping import EarlyStop
 
-__all__ = ["FolderSplitter", "OneCycle", "Recipe", "Rollback", "Stage", "sgd"]
+__all__ = [
+    "EarlyStop", "FolderSplitter", "MixUpCutMix", "OneCycle", "Recipe", "Rollback", "Stage", "cross_entropy", "focal", "sgd",
+]  # fmt: skip

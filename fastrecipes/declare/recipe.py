@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.fields import Rule, declared
+from fastrecipes.declare.losses import CrossEntropy, Focal
+from fastrecipes.declare.mixing import MixUpCutMix
 from fastrecipes.declare.rules import (
     callable_or,
     choice,
@@ -23,6 +25,7 @@ from fastrecipes.declare.rules import (
     whole,
 )  # fmt: skip
 from fastrecipes.declare.schedules import OneCycle, Schedule
+from fastrecipes.declare.stopping import EarlyStop
 
 __all__ = ["BAD_IMAGES", "BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
 
@@ -38,12 +41,19 @@ _ROLLBACK = Rule("Rollback(factor=0.1, tries=2)", lambda v: isinstance(v, Rollba
 _SCHEDULE = Rule(
     "a schedule such as OneCycle(pct_start=0.3)", lambda v: isinstance(v, Schedule) and not isinstance(v, type)
 )
+_MIX = Rule("MixUpCutMix(mixup=0.2, cutmix=1.0)", lambda v: isinstance(v, MixUpCutMix))
+_EARLY_STOP = Rule("EarlyStop(monitor='f1_macro', patience=5)", lambda v: isinstance(v, EarlyStop))
 _CALLABLE = callable_or("a function")
+_LOSS = callable_or("a loss such as cross_entropy(label_smoothing=0.1) or a function", CrossEntropy, Focal)
 _CALLBACKS = Rule("a list of fastai callbacks", lambda v: isinstance(v, (list, tuple)) and all(map(_is_callback, v)))
 _METRICS = Rule(
-    "a list (at least one) of fastai metrics or functions of (predictions, targets)",
-    lambda v: isinstance(v, (list, tuple)) and bool(v) and all(callable(m) or hasattr(m, "accumulate") for m in v),
+    "a list (at least one) of names such as 'f1_macro', fastai metrics or functions of (predictions, targets)",
+    lambda v: isinstance(v, (list, tuple)) and bool(v) and all(map(_is_metric, v)),
 )
+
+
+def _is_metric(value: object) -> bool:
+    return isinstance(value, str) or callable(value) or hasattr(value, "accumulate")
 
 
 def _is_callback(value: object) -> bool:
@@ -76,6 +86,10 @@ class Stage:
     wd: Annotated[float | None, optional(number(at_least=0))] = None
     batchnorm: Annotated[str | None, optional(choice(*BATCHNORM))] = None
     cbs: Annotated[Sequence[Any] | None, optional(_CALLBACKS)] = None
+    mix: Annotated[MixUpCutMix | None, optional(_MIX)] = None
+    early_stop: Annotated[EarlyStop | None, optional(_EARLY_STOP)] = None
+    restore_best: Annotated[bool | None, optional(_FLAG)] = None
+    clip: Annotated[float | None, optional(number(above=0))] = None
 
 
 @dataclass(frozen=True)
@@ -121,14 +135,23 @@ class Recipe:
     """normalisation layers of frozen blocks: "train": they keep learning (fastai's default); "frozen_affine": weight
     and bias are frozen, running statistics still move (what requires_grad=False does); "frozen": the frozen blocks
     run in eval mode"""
-    loss_func: Annotated[Any, optional(_CALLABLE)] = None
-    """None: cross-entropy"""
+    loss_func: Annotated[Any, optional(_LOSS)] = None
+    """a fastai loss, or cross_entropy(label_smoothing=0.1), focal(gamma=2); None: cross-entropy"""
     metrics: Annotated[Sequence[Any] | None, optional(_METRICS)] = None
-    """None: accuracy"""
+    """names ("accuracy", "error_rate", "top_5", "f1_macro", "precision_macro", "recall_macro"), fastai metrics or
+    functions of (predictions, targets); None: accuracy"""
     monitor: Annotated[str, text()] = "accuracy"
     """what picks the best checkpoint: a metric's name, "valid_loss" or "train_loss" """
     cbs: Annotated[Sequence[Any], _CALLBACKS] = ()
     """fastai callbacks; each stage gets copies of its own"""
+    mix: Annotated[MixUpCutMix | None, optional(_MIX)] = None
+    """MixUp and CutMix of training batches; None: none"""
+    early_stop: Annotated[EarlyStop | None, optional(_EARLY_STOP)] = None
+    """ends a stage, or the run, whose monitor no longer improves; None: every epoch is trained"""
+    restore_best: Annotated[bool, _FLAG] = False
+    """hand a stage's best weights by `monitor`, not its last, to the next"""
+    clip: Annotated[float | None, optional(number(above=0))] = None
+    """the norm that all gradients together are cut down to, where it is larger; None: never"""
     pretrained: Annotated[bool, _FLAG] = True
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastrecipes.declare.mixing import MixUpCutMix
 from fastrecipes.declare.schedules import Point, Schedule
+from fastrecipes.declare.stopping import EarlyStop
 
 __all__ = ["Group", "Plan", "StagePlan"]
 
@@ -40,6 +42,11 @@ class StagePlan:
     """names of the blocks that do, the head last"""
     n_trained: int
     """parameters that an optimiser step may change"""
+    mix: MixUpCutMix | None = None
+    early_stop: EarlyStop | None = None
+    restore_best: bool = False
+    clip: float | None = None
+    """norm that the gradients are cut down to"""
 
     @property
     def label(self) -> str:
@@ -68,6 +75,11 @@ class StagePlan:
     def trained_lrs(self) -> tuple[float, ...]:
         """Top rates of the groups in `trained`."""
         return self.lrs[self.freeze_to :]
+
+    @property
+    def peak(self) -> int:
+        """The step with the highest rate, the first where there are several."""
+        return max(range(self.steps), key=lambda step: self.at(step).lr)
 
     def at(self, step: int) -> Point:
         """Where the schedule stands at an optimiser step of this stage."""
@@ -110,4 +122,10 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON holds it."""
-        return asdict(self) | {"stages": [asdict(s) | {"schedule": repr(s.schedule)} for s in self.stages]}
+        return asdict(self) | {"stages": [_stage_dict(s) for s in self.stages]}
+
+
+def _stage_dict(stage: StagePlan) -> dict[str, Any]:
+    """A stage as JSON holds it: objects of the vocabulary as a recipe says them."""
+    said = {name: getattr(stage, name) for name in ("schedule", "mix", "early_stop")}
+    return asdict(stage) | {name: None if value is None else repr(value) for name, value in said.items()}

@@ -6,21 +6,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fastai.learner import mk_metric
-from fastai.metrics import accuracy
+from fastai.callback.mixup import CutMix, MixHandler, MixUp
 from fastai.torch_core import norm_bias_params
 from torch import nn
 
 from fastrecipes.data.dataset import Dataset
+from fastrecipes.declare.fields import is_declared
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.errors import RecipeError, did_you_mean
 from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.weights import pretrained_source
+from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import Group, Plan, StagePlan
 from fastrecipes.planning.rates import group_rates
 
-__all__ = ["make_plan", "metrics_of"]
+__all__ = ["make_plan"]
 
 T = TypeVar("T")
 _FEW_STEPS = 10
@@ -38,7 +39,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     weights = pretrained_source(arch, file=_file(recipe.weights), pretrained=recipe.pretrained)
     random = not recipe.pretrained and recipe.weights is None
     problems, stages = _resolved_stages(recipe, dataset, net, blocks, random)
-    problems += _monitor_problems(recipe)
+    problems += [*_monitor_problems(recipe), *_mixing_problems(recipe), *_weight_problems(recipe, dataset)]
     if problems:
         raise RecipeError(*problems)
     notes = (*dataset.notes, *_notes(recipe, stages, random))
@@ -47,11 +48,6 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
         seed=recipe.seed, momentum=getattr(recipe.opt_func, "momentum", None), notes=notes,
     )  # fmt: skip
-
-
-def metrics_of(recipe: Recipe) -> list[Any]:
-    """The recipe's metrics; accuracy where it names none."""
-    return list(recipe.metrics) if recipe.metrics else [accuracy]
 
 
 def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
@@ -107,7 +103,8 @@ def _resolved(
         index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs, steps_per_epoch=n_train // bs,
         schedule=recipe.of(stage, "schedule"), lrs=_placed("lr: ", group_rates, stage.lr, names), wd=recipe.of(stage, "wd"),
         batchnorm=batchnorm, frozen=names[:first], trained=names[first:],
-        n_trained=_n_trained(net, blocks, first, batchnorm),
+        n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
+        early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
     )  # fmt: skip
 
 
@@ -128,13 +125,37 @@ def _n_trained(net: nn.Module, blocks: Blocks, first: int, batchnorm: str) -> in
     return sum({id(p): p.numel() for p in trained}.values())
 
 
-def _monitor_problems(recipe: Recipe) -> list[str]:
-    known = ["train_loss", "valid_loss", *(mk_metric(metric).name for metric in metrics_of(recipe))]
-    if recipe.monitor in known:
-        return []
-    hint = did_you_mean(recipe.monitor, known) or ""
-    where = f"{recipe.origin.path}: " if recipe.origin else ""
-    return [f"{where}monitor: {recipe.monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"]
+def _monitor_problems(recipe: Recipe) -> Iterator[str]:
+    """Monitors that no column of the history has."""
+    known = ["train_loss", "valid_loss", *(metric.name for metric in metrics_of(recipe))]
+    file = f"{recipe.origin.path}: " if recipe.origin else ""
+    monitors = {"monitor": recipe.monitor}
+    monitors |= {"early_stop.monitor": recipe.early_stop.monitor} if recipe.early_stop else {}
+    for i, stage in enumerate(recipe.stages):
+        monitors |= {f"stages[{i}].early_stop.monitor": stage.early_stop.monitor} if stage.early_stop else {}
+    for where, monitor in monitors.items():
+        if monitor not in known:
+            hint = did_you_mean(monitor, known)
+            yield f"{file}{where}: {monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"
+
+
+def _mixing_problems(recipe: Recipe) -> Iterator[str]:
+    """fastai's mixing callbacks beside what they cannot work with."""
+    for i, stage in enumerate(recipe.stages):
+        cbs = [cb for cb in recipe.of(stage, "cbs") if isinstance(cb, MixHandler) or cb in (MixUp, CutMix)]
+        if cbs and recipe.of(stage, "mix"):
+            yield f"{_where(recipe, i)}mix: fastai's {cbs[0]!r} mixes too; keep one of them"
+        elif len(cbs) > 1:
+            yield f"{_where(recipe, i)}cbs: {cbs[0]!r} and {cbs[1]!r} cannot both mix; use mix=MixUpCutMix()"
+        elif cbs and recipe.auto_batch:
+            yield f"{_where(recipe, i)}cbs: {cbs[0]!r} cannot train in parts (auto_batch); use mix=MixUpCutMix()"
+
+
+def _weight_problems(recipe: Recipe, dataset: Dataset) -> Iterator[str]:
+    weight = getattr(recipe.loss_func, "weight", None)
+    if is_declared(recipe.loss_func) and isinstance(weight, (list, tuple)) and len(weight) != len(dataset.vocab):
+        file = f"{recipe.origin.path}: " if recipe.origin else ""
+        yield f"{file}loss_func: weight has {len(weight)} values; the data has {len(dataset.vocab)} classes"
 
 
 def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Iterator[str]:
@@ -145,5 +166,8 @@ def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Itera
         if "frozen" in policies:
             yield 'random weights: batchnorm="frozen" needs trained statistics; frozen_affine is used'
     for stage in stages:
+        if stage.early_stop and stage.early_stop.scope == "stage" and stage.early_stop.patience >= stage.epochs:
+            patience = stage.early_stop.patience
+            yield f"{stage.label}: patience {patience} in {stage.epochs} epochs: its early stopping cannot stop it"
         if stage.steps < _FEW_STEPS:
             yield f"{stage.label}: only {stage.steps} optimiser steps; the schedule has little room"

@@ -43,6 +43,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.plots = path / "plots"
         self.lock = path / "lock"
+        self.per_class = path / "per_class.csv"
         self.bad_images = path / "bad_images.csv"
         self.info: dict[str, Any] = {}
 
@@ -126,6 +127,10 @@ class RunFolder:
     def write_split(self, rows: Iterable[Sequence[str]]) -> None:
         """Record which item is in which part, with its label."""
         write_atomic(self.split, _csv(SPLIT_COLUMNS, rows))
+
+    def write_per_class(self, rows: Iterable[Sequence[str]]) -> None:
+        """Record precision, recall and F1 of each class in the best epoch, and its validation images."""
+        write_atomic(self.per_class, _csv(("class", "precision", "recall", "f1", "images"), rows))
 
     def write_bad_images(self, rows: Iterable[Sequence[str]]) -> None:
         """Record which images were left out since they cannot be read, and why."""

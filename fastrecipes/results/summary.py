@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.train.best import less_is_better
 
 __all__ = ["run_summary"]
 
@@ -54,7 +55,7 @@ def _stage_row(plan: Plan, stage: StagePlan, rows: Sequence[Row], metrics: Seque
     last = rows[-1]
     seconds = sum(row["seconds"] for row in rows)
     values = [row[plan.monitor] for row in rows if row[plan.monitor] is not None]
-    best = (min if "loss" in plan.monitor or "error" in plan.monitor else max)(values, default=None)
+    best = (min if less_is_better(plan.monitor) else max)(values, default=None)
     speed = sum(row["images_per_s"] for row in rows) / len(rows)
     told = [_shown(last.get(name)) for name in ("train_loss", "valid_loss", *metrics)]
     return (stage.label, escape(stage.trains), str(len(rows)), *told, _shown(best), f"{speed:.0f}", f"{seconds:.0f} s")

@@ -87,21 +87,25 @@ class Keeper:
         self.train_seconds = self._elapsed()
         self._trained = learner_state(learn)
 
-    def epoch_done(self, learn: Any, *, last: bool) -> None:
-        """After an epoch: its row, its best weights, a checkpoint."""
+    def epoch_done(self, learn: Any, *, last: bool) -> bool:
+        """After an epoch: its row, its best weights, a checkpoint. Whether early stopping ends the stage with it."""
         row = self._row(learn)
+        ended = False
         if row is not None:
             check_epoch(self.stage, row, learn)
-            best = self.ledger.offer(row, learn.model)
+            matrix = learn.confusion.matrix if hasattr(learn, "confusion") else None
+            best = self.ledger.offer(self.stage, row, learn.model, matrix)
             self.display.say_epoch(self.stage, row, best)
-        if last:
-            return  # the stage's end writes its own
+            ended = self.ledger.stopper.after(self.stage, row)
+        if last or ended:
+            return ended  # the stage's end writes its own
         position = Position(self.stage.index, learn.epoch + 1)
         if self.stop.asked:
             self._stop(position, learner_state(learn))
         if self.saver.due(epoch_ends=True):
             self._tell_lost(learn)
             self.saver.save(position, learner_state(learn))
+        return False
 
     def fell_back(self, what: str) -> None:
         """Announce and record that the stage goes on in another way than was asked for."""

@@ -14,6 +14,7 @@ from fastai.callback.core import (
     CancelStepException,  # type: ignore[attr-defined]
 )
 from fastai.callback.progress import ProgressCallback
+from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
@@ -22,11 +23,12 @@ from torch import nn
 from fastrecipes.data.draws import Draws
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.nets.blocks import Blocks
+from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import StagePlan
-from fastrecipes.planning.resolve import metrics_of
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.memory import is_out_of_memory
+from fastrecipes.train.mixing import MixBatches, MixedLoss
 from fastrecipes.train.state import Position, load_learner_state
 
 __all__ = ["StageLearner", "stage_learner", "try_batch"]
@@ -73,7 +75,9 @@ class StageLearner(Learner):
                 self._with_events(self._do_epoch, "epoch", CancelEpochException)
             except CancelFitException as e:
                 ended = e
-            self.keeper.epoch_done(self, last=ended is not None or self.epoch + 1 == self.n_epoch)
+            last = ended is not None or self.epoch + 1 == self.n_epoch
+            if self.keeper.epoch_done(self, last=last):
+                break
             if ended is not None:
                 raise ended
 
@@ -146,7 +150,9 @@ class StageLearner(Learner):
         return self.pred.detach()
 
 
-def stage_learner(recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Blocks, dls: DataLoaders) -> StageLearner:
+def stage_learner(
+    recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Blocks, dls: DataLoaders, loss_func: Any = None
+) -> StageLearner:
     """A Learner for one stage: its blocks frozen, its optimiser fresh, the recipe's callbacks copied.
 
     Each stage gets a Learner of its own around the same network. On one Learner for all, hyper-parameters of the stage
@@ -154,11 +160,16 @@ def stage_learner(recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Bloc
     """
     opt_func: Any = recipe.opt_func or Adam
     learn = StageLearner(
-        dls, net, loss_func=recipe.loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
+        dls, net, loss_func=loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
         splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train",
         cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
     )  # fmt: skip
     learn.auto_batch = recipe.auto_batch
+    if stage.mix is not None:
+        learn.loss_func = MixedLoss(learn.loss_func)
+        learn.add_cb(MixBatches(stage.mix))
+    if stage.clip is not None:
+        learn.add_cb(GradientClip(stage.clip))
     learn.remove_cbs(ProgressCallback)
     learn.logger = lambda _: None  # the run keeps its own history and progress
     learn.create_opt()

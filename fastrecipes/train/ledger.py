@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from fastrecipes.planning.plan import Plan
+from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.checkpoint import save_weights_file
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.history import History
 from fastrecipes.train.best import Best
 from fastrecipes.train.display import log
+from fastrecipes.train.stopping import StageBest, Stopper
 
 __all__ = ["Ledger"]
 
@@ -23,14 +24,22 @@ class Ledger:
     def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self.plan, self.folder, self.history = plan, folder, History(folder.history)
         self.best = Best(plan.monitor)
-        self.slowed = Slowed()
-        self._parts: dict[str, Any] = {"history": self.history, "best": self.best, "slowed": self.slowed}
+        self.slowed, self.stopper, self.stage_best = Slowed(), Stopper(), StageBest()
+        self._parts: dict[str, Any] = {
+            "history": self.history, "best": self.best, "slowed": self.slowed, "stopper": self.stopper,
+            "stage_best": self.stage_best,
+        }  # fmt: skip
         self._unwritten: dict[str, torch.Tensor] | None = None
 
-    def offer(self, row: dict[str, Any], net: torch.nn.Module) -> bool:
-        """Take an epoch into the history; whether it is the best so far. Its weights are then kept until `flush`."""
+    def offer(self, stage: StagePlan, row: dict[str, Any], net: torch.nn.Module, matrix: torch.Tensor | None) -> bool:
+        """Take an epoch into the history; whether it is the best so far. Its weights are then kept until `flush`.
+
+        `matrix`: its confusion matrix (true class, predicted class).
+        """
         self.history.add(row)
-        best = self.best.offer(row)
+        if stage.restore_best:
+            self.stage_best.offer(stage, row[self.plan.monitor], self.best.less, net)
+        best = self.best.offer(row, matrix)
         if best:
             self._unwritten = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
         return best

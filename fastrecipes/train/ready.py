@@ -24,6 +24,7 @@ from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.planning.resolve import make_plan
 from fastrecipes.train.display import counted, log
 from fastrecipes.train.learner import StageLearner, stage_learner
+from fastrecipes.train.loss import loss_of
 
 __all__ = ["Ready", "from_scratch", "make_ready", "stage_of"]
 
@@ -114,4 +115,5 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
         ready.recipe, ready.dataset, size=stage.size, bs=stage.bs, stats=ready.stats, workers=ready.workers,
         device=ready.device,
     )  # fmt: skip
-    return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls)
+    loss_func = loss_of(ready.recipe.loss_func, ready.dataset, ready.device)
+    return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func)

@@ -173,7 +173,10 @@ def forked(parent: RunFolder, begin: Begin, ready: Ready, child: RunFolder) -> B
     slowed = [one for one in begin.ledger["slowed"]["tries"] if one["stage"] < done]
     _copy_weights(parent, child, done, best=kept)
     weights, _ = load_weights_file(parent.checkpoints / f"stages.{done - 1}.safetensors")
-    ledger = {"history": {"rows": rows}, "best": {"row": best if kept else None}, "slowed": {"tries": slowed}}
+    ledger = begin.ledger | {
+        "history": {"rows": rows}, "best": begin.ledger["best"] if kept else {"row": None, "matrix": None},
+        "slowed": {"tries": slowed},
+    }  # fmt: skip
     return Begin(Position(done), ledger, {"model": weights})
 
 

@@ -17,11 +17,13 @@ from torch import nn
 from fastrecipes.declare.described import described
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import DivergedError, RecipeError, StoppedError
+from fastrecipes.planning.metrics import per_class
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.files import sweep
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.lock import locked
 from fastrecipes.train.check import check_ready
+from fastrecipes.train.confusion import Confusion
 from fastrecipes.train.display import LogFile, RunDisplay, log, stderr_console, telling, to_console
 from fastrecipes.train.facts import facts_of
 from fastrecipes.train.faults import told
@@ -123,7 +125,7 @@ def _train(
         saver.save(begin.position, {"model": ready.net.state_dict()})
     with RunDisplay(ready.plan, console) as display:
         display.begin_at(begin.position)
-        while begin.position.stage < len(ready.plan.stages):
+        while begin.position.stage < len(ready.plan.stages) and not ledger.stopper.run_ended:
             stage = ready.plan.stages[begin.position.stage]
             display.say_stage(stage)
             try:
@@ -132,11 +134,25 @@ def _train(
                 begin = _rolled_back(ready, ledger, saver, stage, e)
                 display.begin_at(begin.position)
                 continue
+            if stage.restore_best and ledger.stage_best.stage == stage.index and ledger.stage_best.weights:
+                ready.net.load_state_dict(ledger.stage_best.weights)
             ledger.save_stage(stage.label, ready.net)
             begin = Begin(Position(stage.index + 1))
             saver.save(begin.position, {"model": ready.net.state_dict()})
             folder.update(best=ledger.best.row, stages_done=stage.index + 1)
+    if ledger.best.matrix is not None:
+        folder.write_per_class(_class_rows(ready.plan.vocab, ledger.best.matrix))
     return Run(folder.path, ready.recipe, ready.plan, ledger.history.rows, ledger.best.row, ready.net)
+
+
+def _class_rows(vocab: tuple[str, ...], matrix: Any) -> list[tuple[str, ...]]:
+    """Precision, recall and F1 of every class in the best epoch."""
+    found = per_class(matrix)
+    images = found.pop("images")
+    return [
+        (label, *(f"{float(column[i]):.4f}" for column in found.values()), str(int(images[i])))
+        for i, label in enumerate(vocab)
+    ]
 
 
 def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -> None:
@@ -146,7 +162,7 @@ def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -
         learn.path = keeper.ledger.folder.path
         learn.begin_at(begin.position, begin.learner if begin.in_stage else None, keeper, begin.keeper or {})
         schedule = StageSchedule(stage, keeper.ledger.slowed.factor(stage.index))
-        cbs = [schedule, Guard(stage, len(ready.plan.vocab)), keeper.display.callback(stage)]
+        cbs = [schedule, Guard(stage, len(ready.plan.vocab)), Confusion(), keeper.display.callback(stage)]
         learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
     except (KeyboardInterrupt, RecipeError):
         raise
