@@ -12,9 +12,8 @@ from typing import Any, TextIO
 
 from fastai.callback.core import Callback
 from rich.console import Console
-from rich.highlighter import NullHighlighter
-from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from fastrecipes.errors import RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
@@ -74,13 +73,20 @@ class _Clean(logging.Formatter):
         return clean(super().format(record))
 
 
+class _OnConsole(logging.Handler):
+    """Lines above the bars of a terminal, which wraps them itself: a command can be copied from one."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.console.print(Text(self.format(record)), soft_wrap=True)
+
+
 def to_console(console: Console) -> logging.Handler:
     """Lines on a console, above its bars; in a file or a pipe, one line each."""
-    handler: logging.Handler = logging.StreamHandler(console.file)
-    if console.is_terminal:
-        handler = RichHandler(
-            console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
-        )
+    handler: logging.Handler = _OnConsole(console) if console.is_terminal else logging.StreamHandler(console.file)
     handler.setLevel(logging.INFO)  # tracebacks of errors that are told in words go to the log file only
     return handler
 

@@ -32,6 +32,7 @@ class Saver:
     def __init__(self, folder: Path, ledger: Ledger, every: float | None) -> None:
         self.folder, self.ledger, self.every = folder, ledger, every
         self.written, self.cost = time.monotonic(), 0.0
+        self.begun, self.spent = self.written, 0.0
 
     def due(self, *, epoch_ends: bool) -> bool:
         """Whether it is time for a checkpoint."""
@@ -48,6 +49,11 @@ class Saver:
         save_last(self.folder, {**state, "keeper": keeper or {}})
         self.written = time.monotonic()
         self.cost = self.written - started
+        self.spent += self.cost
+
+    def times(self) -> dict[str, float]:
+        """Seconds that this process has trained and validated for, and those of them that went into checkpoints."""
+        return {"seconds": round(time.monotonic() - self.begun, 2), "checkpoint_seconds": round(self.spent, 2)}
 
 
 class Keeper:

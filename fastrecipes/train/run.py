@@ -140,6 +140,7 @@ def _train(
             begin = Begin(Position(stage.index + 1))
             saver.save(begin.position, {"model": ready.net.state_dict()})
             folder.update(best=ledger.best.row, stages_done=stage.index + 1)
+    folder.update(**saver.times())
     if ledger.best.matrix is not None:
         folder.write_per_class(_class_rows(ready.plan.vocab, ledger.best.matrix))
     return Run(folder.path, ready.recipe, ready.plan, ledger.history.rows, ledger.best.row, ready.net)
