@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,10 @@ class Draws:
         idxs = list(range(n))
         random.Random(self.key("order")).shuffle(idxs)
         return idxs
+
+    def drawn(self, weights: Sequence[float], n: int) -> list[int]:
+        """`n` item numbers drawn with replacement, each as likely as its weight."""
+        return random.Random(self.key("drawn")).choices(range(len(weights)), weights, k=n)
 
     def seed_for(self, what: str, position: int = 0) -> None:
         """Seed Python, numpy and torch for one draw."""

@@ -31,6 +31,17 @@ class ItemError(Exception):
         super().__init__(message.rsplit("ItemError: ", 1)[-1].strip())
 
 
+class _Drawn(int):
+    """The number of an item that may be drawn more than once an epoch: its augmentation belongs to the draw."""
+
+    position: int
+
+    def __new__(cls, i: int, position: int) -> _Drawn:
+        drawn = super().__new__(cls, i)
+        drawn.position = position
+        return drawn
+
+
 class SeedBatch(ItemTransform):
     """Seeds each batch by its number: the batch transforms, mixing and dropout draw the same with any number of workers."""
 
@@ -54,6 +65,8 @@ class SeededDL(TfmdDL):
     """
 
     draws: Draws | None = None
+    weights: list[float] | None = None
+    """how likely each item is drawn, with replacement; None: every item once"""
     first_batch = 0
     """where the next pass begins; the batches before are not loaded"""
 
@@ -63,7 +76,12 @@ class SeededDL(TfmdDL):
         self.after_batch.add([self.seed_batch])
 
     def shuffle_fn(self, idxs: list[int]) -> list[int]:
-        return super().shuffle_fn(idxs) if self.draws is None else self.draws.order(len(idxs))
+        if self.draws is None:
+            return super().shuffle_fn(idxs)
+        if self.weights is None:
+            return self.draws.order(len(idxs))
+        drawn = self.draws.drawn(self.weights, len(idxs))
+        return [_Drawn(i, position) for position, i in enumerate(drawn)]
 
     def get_idxs(self) -> list[Any]:
         return list(super().get_idxs())[self.first_batch * self.bs :]
@@ -89,7 +107,7 @@ class SeededDL(TfmdDL):
 
     def do_item(self, s: int) -> Any:
         if self.draws is not None:
-            self.draws.seed_for("item", s)
+            self.draws.seed_for("item", getattr(s, "position", s))
         try:
             return super().do_item(s)
         except OSError as e:
@@ -113,6 +131,9 @@ def stage_dls(
         dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL,
         timeout=TIMEOUT if workers else 0,
     )  # fmt: skip
+    if recipe.sampling == "balanced":
+        counts = dataset.count(dataset.train)
+        dls.train.weights = [1 / counts[dataset.labels[i]] for i in dataset.train]
     if tuple(dls.vocab) != dataset.vocab:
         raise RecipeError(
             f"data: the classes changed since the run began: {list(dls.vocab)}, recorded {list(dataset.vocab)}"

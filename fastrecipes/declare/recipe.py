@@ -156,6 +156,11 @@ class Recipe:
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None
     """a file with weights of the same network to start from, instead of downloading them"""
+    init_from: Annotated[str | Path | None, optional(path())] = None
+    """what an earlier run ended with: its folder (the best weights), RUN/stages.1, or a file; with the same classes the
+    head is taken over too"""
+    sampling: Annotated[str | None, optional(choice("balanced"))] = None
+    """None: every training image once an epoch; "balanced": as many draws, with replacement, each class as often"""
     seed: Annotated[int, whole(at_least=0, at_most=2**32 - 1)] = 42
     on_divergence: Annotated[Any, optional(_ROLLBACK)] = None
     """None: a loss that is NaN or explodes ends the run; Rollback(): try again from the last good state, slower"""

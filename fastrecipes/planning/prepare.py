@@ -9,6 +9,7 @@ from fastrecipes.data.source import find_source
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.planning.plan import Plan
 from fastrecipes.planning.resolve import make_plan
+from fastrecipes.planning.start import start_file
 
 __all__ = ["plan_recipe"]
 
@@ -18,5 +19,6 @@ def plan_recipe(recipe: Recipe, *, on_image: Callable[[int, int], None] | None =
 
     Raises `RecipeError` with what is wrong with the recipe or the data.
     """
+    start_file(recipe)
     dataset = find_dataset(recipe, find_source(recipe.source, on_image=on_image))
     return make_plan(recipe, dataset), dataset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TypeVar
 
 from fastai.callback.mixup import CutMix, MixHandler, MixUp
@@ -20,6 +19,7 @@ from fastrecipes.nets.weights import pretrained_source
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import Group, Plan, StagePlan
 from fastrecipes.planning.rates import group_rates
+from fastrecipes.planning.start import start_file
 
 __all__ = ["make_plan"]
 
@@ -36,8 +36,9 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     arch = find_arch(recipe.arch)
     net, blocks = _network(recipe, dataset)
     groups = tuple(_group(net, block) for block in (*blocks.body, blocks.head))
-    weights = pretrained_source(arch, file=_file(recipe.weights), pretrained=recipe.pretrained)
-    random = not recipe.pretrained and recipe.weights is None
+    file = start_file(recipe)
+    weights = pretrained_source(arch, file=file, pretrained=recipe.pretrained)
+    random = not recipe.pretrained and file is None
     problems, stages = _resolved_stages(recipe, dataset, net, blocks, random)
     problems += [*_monitor_problems(recipe), *_mixing_problems(recipe), *_weight_problems(recipe, dataset)]
     if problems:
@@ -58,10 +59,6 @@ def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
     for size in sorted(set(sizes[1:]) - {sizes[0]}):
         check_size(net, arch, size)
     return net, cut(net, arch)
-
-
-def _file(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path).expanduser()
 
 
 def _group(net: nn.Module, block: Any) -> Group:

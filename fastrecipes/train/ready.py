@@ -16,12 +16,15 @@ from fastrecipes.data.loaders import Stats, stage_dls
 from fastrecipes.data.scan import scanned
 from fastrecipes.data.source import is_demo
 from fastrecipes.declare.recipe import Recipe
+from fastrecipes.errors import RecipeError
 from fastrecipes.nets.arch import build_net, find_arch, image_stats
 from fastrecipes.nets.blocks import Blocks, cut
 from fastrecipes.nets.weights import NoWeights, load_weights
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.planning.resolve import make_plan
+from fastrecipes.planning.start import start_file
+from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.train.display import counted, log
 from fastrecipes.train.learner import StageLearner, stage_learner
 from fastrecipes.train.loss import loss_of
@@ -90,10 +93,11 @@ def _memory_format(device: torch.device) -> torch.memory_format:
 
 def _with_weights(recipe: Recipe, plan: Plan, dataset: Dataset, net: nn.Module, blocks: Blocks) -> tuple[Recipe, Plan]:
     """Load the weights. Where there is no network, demo data is trained from scratch, and loudly so."""
-    file = None if recipe.weights is None else Path(recipe.weights).expanduser()
+    file = start_file(recipe)
     try:
         weights = load_weights(net, find_arch(recipe.arch), blocks, file=file, pretrained=recipe.pretrained)
-        return recipe, replace(plan, weights=str(weights))
+        taken = " with its head" if recipe.init_from is not None and _take_head(net, file, plan) else ""
+        return recipe, replace(plan, weights=f"{weights}{taken}")
     except NoWeights as e:
         if not is_demo(recipe.source):
             raise
@@ -101,6 +105,18 @@ def _with_weights(recipe: Recipe, plan: Plan, dataset: Dataset, net: nn.Module, 
         log.warning("WARNING: this is demo data, so training starts from random weights; expect far lower accuracy")
     recipe = replace(recipe, pretrained=False)
     return recipe, _planned_from_scratch(recipe, dataset)
+
+
+def _take_head(net: nn.Module, file: Path | None, plan: Plan) -> bool:
+    """Take the head over as well, where a run left the file whose classes are those of the data."""
+    try:
+        weights, info = load_weights_file(file) if file else ({}, {})
+    except RecipeError:  # no file of a run's: its body was read, its head has other classes for all we know
+        return False
+    if tuple(info.get("vocab", ())) != plan.vocab or set(weights) != set(net.state_dict()):
+        return False
+    net.load_state_dict(weights)
+    return True
 
 
 def _planned_from_scratch(recipe: Recipe, dataset: Dataset) -> Plan:
