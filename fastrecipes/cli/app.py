@@ -135,6 +135,24 @@ def demo_data(
     print(write_demo(dest))
 
 
+@app.command()
+def split(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the images, one folder per class.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder: train/, val/ (and test/) are made in it.", show_default=False)],
+    valid_pct: Annotated[float, typer.Option("--valid-pct", help="Share of each class for validation.")] = 0.2,
+    test_pct: Annotated[float, typer.Option("--test-pct", help="Share of each class for a test part.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Another number draws another split.", min=0)] = 42,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+) -> None:  # fmt: skip
+    """Split a folder of images into train/ and val/.
+
+    The same file is never in both; each class gives the same shares."""
+    from fastrecipes.cli.parted import show_split
+    from fastrecipes.data.shares import Shares
+
+    _print(*show_split(folder, out, Shares(valid_pct, test_pct), seed=seed, copy=copy))
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console
