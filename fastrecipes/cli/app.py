@@ -153,6 +153,21 @@ def split(
     _print(*show_split(folder, out, Shares(valid_pct, test_pct), seed=seed, copy=copy))
 
 
+@app.command(name="bench-data")
+def bench_data(
+    recipe: RecipeArg, data: DataOpt = None, set_: SetOpt = None,
+    stage: Annotated[int, typer.Option("--stage", metavar="N", help="The stage whose images are loaded.", min=0)] = 0,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each pass over the data lasts.", min=0)] = 0.5,
+) -> None:  # fmt: skip
+    """Time the loading of images, and recommend workers."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=1.0, weights=None, no_pretrained=False)
+    from fastrecipes.cli.timed import show_loading
+
+    _print(*show_loading(opened, stage, seconds))
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console
