@@ -168,6 +168,19 @@ def bench_data(
     _print(*show_loading(opened, stage, seconds))
 
 
+@app.command()
+def advise(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the images, one folder per class.", show_default=False)],
+    write: Annotated[Optional[Path], typer.Option("--write", metavar="FILE", help="Write the recipe to a new file.")] = None,
+    arch: Annotated[Optional[str], typer.Option("--arch", metavar="NAME", help="The network to use.", show_default="by hardware")] = None,
+    minutes: Annotated[float, typer.Option("--minutes", help="How long the training may take on this machine.")] = 20.0,
+) -> None:  # fmt: skip
+    """Recommend a recipe for a folder of images."""
+    from fastrecipes.cli.advised import show_advice
+
+    _print(*show_advice(folder, write=write, arch=arch, minutes=minutes))
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console
