@@ -132,6 +132,9 @@ def test_early_mistakes_are_told_at_once(cli: Cli, recipe_file: Write) -> None:
             ["plan", "car_brand_5stage", "--plot", "x.txt"],
             "--plot x.txt: expected a file that ends in .png, .svg, .pdf",
         ),
+        (["split", "photos"], "Missing argument 'OUT'; see fastrecipes split --help"),
+        (["bench-data", "nothing"], "nothing: no such file; `fastrecipes list` shows the recipes that come along"),
+        (["advise"], "Missing argument 'DIR'; see fastrecipes advise --help"),
         (["cp", "nothing"], "nothing: no such file; `fastrecipes list` shows the recipes that come along"),
     ],
 )

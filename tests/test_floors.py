@@ -18,7 +18,7 @@ FLOORS = {
     "data": 3, "read": 3,
     "planning": 4,
     "train": 5,
-    "results": 6,
+    "results": 6, "advise": 6,
     "cli": 7,
 }  # fmt: skip
 FACES = ("__init__", "__main__")  # the package's own face hands names on and may import all floors
@@ -88,7 +88,11 @@ def top_imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["--help", "list", "run --help", "plan --help", "run car_brand_5stage --set stages.9.lr=1"]
+    "command",
+    [
+        *("--help", "list", "run --help", "plan --help", "split --help", "bench-data --help", "advise --help"),
+        *("run car_brand_5stage --set stages.9.lr=1", "bench-data car_brand_5stage --set stages.9.lr=1"),
+    ],
 )
 def test_quick_answers_do_not_import_torch(command: str) -> None:
     """Help, the list of recipes and a wrong override answer without torch, fastai or matplotlib."""

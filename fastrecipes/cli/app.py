@@ -135,6 +135,52 @@ def demo_data(
     print(write_demo(dest))
 
 
+@app.command()
+def split(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the images, one folder per class.", show_default=False)],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder: train/, val/ (and test/) are made in it.", show_default=False)],
+    valid_pct: Annotated[float, typer.Option("--valid-pct", help="Share of each class for validation.")] = 0.2,
+    test_pct: Annotated[float, typer.Option("--test-pct", help="Share of each class for a test part.")] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", help="Another number draws another split.", min=0)] = 42,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+) -> None:  # fmt: skip
+    """Split a folder of images into train/ and val/.
+
+    The same file is never in both; each class gives the same shares."""
+    from fastrecipes.cli.parted import show_split
+    from fastrecipes.data.shares import Shares
+
+    _print(*show_split(folder, out, Shares(valid_pct, test_pct), seed=seed, copy=copy))
+
+
+@app.command(name="bench-data")
+def bench_data(
+    recipe: RecipeArg, data: DataOpt = None, set_: SetOpt = None,
+    stage: Annotated[int, typer.Option("--stage", metavar="N", help="The stage whose images are loaded.", min=0)] = 0,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each pass over the data lasts.", min=0)] = 0.5,
+) -> None:  # fmt: skip
+    """Time the loading of images, and recommend workers."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=1.0, weights=None, no_pretrained=False)
+    from fastrecipes.cli.timed import show_loading
+
+    _print(*show_loading(opened, stage, seconds))
+
+
+@app.command()
+def advise(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the images, one folder per class.", show_default=False)],
+    write: Annotated[Optional[Path], typer.Option("--write", metavar="FILE", help="Write the recipe to a new file.")] = None,
+    arch: Annotated[Optional[str], typer.Option("--arch", metavar="NAME", help="The network to use.", show_default="by hardware")] = None,
+    minutes: Annotated[float, typer.Option("--minutes", help="How long the training may take on this machine.")] = 20.0,
+) -> None:  # fmt: skip
+    """Recommend a recipe for a folder of images."""
+    from fastrecipes.cli.advised import show_advice
+
+    _print(*show_advice(folder, write=write, arch=arch, minutes=minutes))
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from fastrecipes.data.dataset import Dataset, checked
+from fastrecipes.data.pictures import each
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.cache import cache_folder
 from fastrecipes.record.files import sha256, write_atomic
 
-__all__ = ["scanned"]
+__all__ = ["Seen", "look", "scanned"]
 
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """One file: the checksum of its bytes, and what is wrong with it, if anything is."""
 
     checksum: str
@@ -41,7 +40,7 @@ def scanned(dataset: Dataset, policy: str = "error", *, on_image: Callable[[int,
     paths = {i: path for i in sorted((*dataset.train, *dataset.valid)) if (path := _path(dataset.items[i])) is not None}
     files = list(paths.values())
     seal = _seal(files)
-    seen = _sealed(seal, len(files)) or _looked_at(files, on_image)
+    seen = _sealed(seal, len(files)) or each(look, files, on_image)
     broken = {i: one.fault for i, one in zip(paths, seen, strict=True) if one.fault}
     if broken and policy == "error":
         raise RecipeError(_told([(paths[i], fault) for i, fault in broken.items()], len(files), dataset.source))
@@ -80,20 +79,10 @@ def _path(item: object) -> Path | None:
     return Path(item) if isinstance(item, (str, Path)) else None
 
 
-def _looked_at(files: list[Path], on_image: Callable[[int, int], None] | None) -> list[_Seen]:
-    """PIL decodes and hashlib counts outside the interpreter's lock, so threads serve."""
-    seen = []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for one in pool.map(_look, files):
-            seen.append(one)
-            if on_image:
-                on_image(len(seen), len(files))
-    return seen
-
-
-def _look(file: Path) -> _Seen:
+def look(file: Path) -> Seen:
+    """Read and decode one file; nothing is raised, whatever is in it."""
     fault = _fault(file)
-    return _Seen("", fault) if fault else _Seen(sha256(file.read_bytes())[:16])
+    return Seen("", fault) if fault else Seen(sha256(file.read_bytes())[:16])
 
 
 def _fault(file: Path) -> str | None:
@@ -134,15 +123,15 @@ def _seal(files: list[Path]) -> Path | None:
     return cache_folder() / "scanned" / digest.hexdigest()[:32]
 
 
-def _sealed(seal: Path | None, n: int) -> list[_Seen] | None:
+def _sealed(seal: Path | None, n: int) -> list[Seen] | None:
     """What was found when the files were read in this very state."""
     if seal is None or not seal.exists():
         return None
     sums = seal.read_text().split()
-    return [_Seen(checksum) for checksum in sums] if len(sums) == n else None
+    return [Seen(checksum) for checksum in sums] if len(sums) == n else None
 
 
-def _keep(seal: Path, seen: Sequence[_Seen]) -> None:
+def _keep(seal: Path, seen: Sequence[Seen]) -> None:
     try:
         seal.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(seal, "\n".join(one.checksum for one in seen).encode())

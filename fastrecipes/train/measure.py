@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -37,23 +38,26 @@ class Cost:
         return stage.epochs * (stage.steps_per_epoch * self.train_step + -(-n_valid // stage.bs) * self.valid_step)
 
 
-def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console) -> list[Cost]:
-    """Time every stage on the first batches of its data; the network's weights are random, which costs the same."""
+def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console, *, timed: int = 1) -> list[Cost]:
+    """Time every stage on the first batches of its data; the network's weights are random, which costs the same.
+
+    `timed`: training batches of each stage whose median counts, after one that does not.
+    """
     ready = make_ready(replace(recipe, pretrained=False, weights=None), None, console)
     ready = replace(ready, plan=plan)
     with counted(console, "measuring the stages") as on_stage:
         costs = []
         for stage in plan.stages:
-            costs.append(_measured(ready, stage))
+            costs.append(_measured(ready, stage, timed))
             on_stage(len(costs), len(plan.stages))
     return costs
 
 
-def _measured(ready: Ready, stage: StagePlan) -> Cost:
+def _measured(ready: Ready, stage: StagePlan, timed: int) -> Cost:
     learn = stage_of(ready, stage)
-    batches = [_timed_step(learn, train=True) for _ in range(2)]  # the first one pays for what is set up once
+    batches = [_timed_step(learn, train=True) for _ in range(1 + timed)]  # the first one pays for what is set up once
     valid = _timed_step(learn, train=False)
-    return Cost(batches[-1], valid, peak_memory_mb())
+    return Cost(median(batches[1:]), valid, peak_memory_mb())
 
 
 def _timed_step(learn: Any, *, train: bool) -> float:
