@@ -8,7 +8,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastrecipes.declare import FolderSplitter, OneCycle, Recipe, Rollback, Stage, sgd
+from fastrecipes.declare import (
+    FolderSplitter,
+    OneCycle,
+    Recipe,
+    Rollback,
+    Stage,
+    concat_pool,
+    fastai_head,
+    linear,
+    mlp,
+    sgd,
+)
 from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
 
 if TYPE_CHECKING:
@@ -26,7 +37,7 @@ _LATER = {
 
 __all__ = [
     "DivergedError", "FolderSplitter", "OneCycle", "Recipe", "RecipeError", "Rollback", "RunError", "Stage", "StoppedError",
-    "load_recipe", "plan_recipe", "run", "sgd",
+    "concat_pool", "fastai_head", "linear", "load_recipe", "mlp", "plan_recipe", "run", "sgd",
 ]  # fmt: skip
 
 
