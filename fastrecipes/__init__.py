@@ -1,6 +1,7 @@
 """Fine-tune image classifiers in stages: one recipe file, one command.
 
-What a recipe file says is imported at once; what trains is imported, with torch, when it is first asked for.
+What a recipe file says (the words of `declare`) is imported at once; what trains is imported, with torch, when it is
+first asked for.
 """
 
 from __future__ import annotations
@@ -8,18 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastrecipes.declare import (
-    EarlyStop,
-    FolderSplitter,
-    MixUpCutMix,
-    OneCycle,
-    Recipe,
-    Rollback,
-    Stage,
-    cross_entropy,
-    focal,
-    sgd,
-)
+from fastrecipes import declare
+from fastrecipes.declare import *  # noqa: F403  # each word is named in one place, declare's __all__
 from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
 
 if TYPE_CHECKING:
@@ -35,10 +26,8 @@ _LATER = {
     "run": "fastrecipes.train.run",
 }
 
-__all__ = [
-    "DivergedError", "EarlyStop", "FolderSplitter", "MixUpCutMix", "OneCycle", "Recipe", "RecipeError", "Rollback",
-    "RunError", "Stage", "StoppedError", "cross_entropy", "focal", "load_recipe", "plan_recipe", "run", "sgd",
-]  # fmt: skip
+__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "load_recipe", "plan_recipe", "run"]
+__all__ += declare.__all__
 
 
 def __getattr__(name: str) -> Any:

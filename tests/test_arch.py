@@ -148,7 +148,7 @@ def test_a_timm_network_of_one_size_is_built_for_several(name: str, size: int) -
         ("torchvision/vit_b_16", 160, "it takes 224 px only"),
         ("torchvision/maxvit_t", 256, "it takes 224 px only"),
         ("torchvision/inception_v3", 64, "px fits"),
-        ("vit_tiny_patch16_224", 150, "should be divisible by patch size (16).; 224 px fits"),
+        ("vit_tiny_patch16_224", 150, "should be divisible by patch size (16); 224 px fits"),
     ],
 )
 def test_a_size_that_a_network_cannot_take_is_refused(name: str, size: int, says: str) -> None:
@@ -156,6 +156,17 @@ def test_a_size_that_a_network_cannot_take_is_refused(name: str, size: int, says
     text = error_of(lambda: build_net(find_arch(name), 3, size=size, meta=True))
     assert text.startswith(f"arch: {find_arch(name)} cannot take {size} px images: ")
     assert says in text
+
+
+@pytest.mark.parametrize(("first", "later"), [(224, 128), (128, 224)])
+def test_a_network_of_one_size_is_refused_a_second_one(first: int, later: int) -> None:
+    """The error names the size that it was built for, which need not be that of its weights."""
+    arch = find_arch("mixer_s32_224")
+    net = build_net(arch, 3, size=first, meta=True)
+    assert error_of(lambda: check_size(net, arch, later, built_for=first)) == (
+        f"arch: timm/mixer_s32_224 cannot take {later} px images: Input height ({later}) doesn't match model ({first});"
+        f" the first stage's {first} px fits"
+    )
 
 
 def test_checking_a_size_leaves_a_network_as_it_was() -> None:

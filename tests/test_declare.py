@@ -7,11 +7,26 @@ from typing import Any
 
 import pytest
 
-from fastrecipes import FolderSplitter, OneCycle, Recipe, RecipeError, Stage, sgd
+from fastrecipes import (
+    FolderSplitter,
+    OneCycle,
+    Recipe,
+    RecipeError,
+    Stage,
+    concat_pool,
+    fastai_head,
+    linear,
+    mlp,
+    sgd,
+)
 from fastrecipes.declare.recipe import scaled
 
 LR = "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group or {'body': 1e-5, 'head': 1e-4}"
 UNFREEZE = "how much of the body trains beside the head: a number of blocks, a share such as 0.3, a block's name, 'head' or 'all'"
+
+HEAD = "a head such as mlp(widths=[512]), or a function of (n_in, n_classes) that returns a layer"
+SHARES = "a share in [0, 1), or a list with one for each Linear layer"
+ACTIVATIONS = "'relu', 'leaky_relu', 'gelu', 'silu', 'hardswish', 'tanh'"
 
 
 def stage(**changes: Any) -> Stage:
@@ -53,6 +68,25 @@ def recipe(**changes: Any) -> Recipe:
         (lambda: OneCycle(moms=(0.9, 0.8)), "OneCycle.moms: expected three momenta such as (0.95, 0.85, 0.95), got (0.9, 0.8)"),
         (lambda: sgd(momentum=1), "Sgd.momentum: expected a momentum in [0, 1), got 1"),
         (lambda: sgd(momentum=0, nesterov=True), "Sgd.nesterov: needs a momentum > 0, got momentum=0"),
+        (lambda: recipe(head=mlp), f"Recipe.head: expected {HEAD}, got {mlp!r}"),
+        (lambda: recipe(head="mlp"), f"Recipe.head: expected {HEAD}, got 'mlp'"),
+        (lambda: recipe(head=[512]), f"Recipe.head: expected {HEAD}, got [512]"),
+        (lambda: linear(dropout=1), "Linear.dropout: expected a share in [0, 1), got 1"),
+        (lambda: mlp(widths=[]), "Mlp.widths: expected a list (at least one) of whole numbers >= 1, got []"),
+        (lambda: mlp(widths=512), "Mlp.widths: expected a list (at least one) of whole numbers >= 1, got 512"),
+        (lambda: mlp(widths=[512.0]), "Mlp.widths: expected a list (at least one) of whole numbers >= 1, got [512.0]"),
+        (lambda: mlp(dropout=[0.3, 1.5]), f"Mlp.dropout: expected {SHARES}, got [0.3, 1.5]"),
+        (lambda: mlp(dropout="some"), f"Mlp.dropout: expected {SHARES}, got 'some'"),
+        (lambda: mlp(widths=[512, 256]), "Mlp.dropout: 2 widths make 3 Linear layers, each with a share; got 2: (0.3, 0.15)"),
+        (lambda: mlp(widths=[512], dropout=[0.3]), "Mlp.dropout: 1 width makes 2 Linear layers, each with a share; got 1: [0.3]"),
+        (lambda: mlp(activation="swish"), f"Mlp.activation: expected one of {ACTIVATIONS}, got 'swish'"),
+        (lambda: mlp(batchnorm=1), "Mlp.batchnorm: expected True or False, got 1"),
+        (lambda: mlp(width=[512]), "Mlp.width: Mlp has no such field; did you mean 'widths'?"),
+        (lambda: concat_pool(widths=[True]), "ConcatPool.widths: expected a list (at least one) of whole numbers >= 1, got [True]"),
+        (lambda: concat_pool(widths=[8, 8, 8]), "ConcatPool.dropout: 3 widths make 4 Linear layers, each with a share; got 2: (0.25, 0.5)"),
+        (lambda: fastai_head(lin_ftrs=512), "FastaiHead.lin_ftrs: expected a list of whole numbers >= 1, got 512"),
+        (lambda: fastai_head(ps=[0.1, 0.2, 0.3]), "FastaiHead.ps: 1 width makes 2 Linear layers, each with a share; got 3: [0.1, 0.2, 0.3]"),
+        (lambda: fastai_head(first_bn="no"), "FastaiHead.first_bn: expected True or False, got 'no'"),
         (lambda: FolderSplitter(valid_pct=1), "FolderSplitter.valid_pct: expected a number above 0 and below 1, got 1"),
     ],
 )  # fmt: skip

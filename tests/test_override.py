@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from fastrecipes import OneCycle, RecipeError, load_recipe, sgd
+from fastrecipes import OneCycle, Recipe, RecipeError, concat_pool, fastai_head, linear, load_recipe, mlp, sgd
+from fastrecipes.declare.fields import field_names
 from fastrecipes.read.outline import outline
 from fastrecipes.read.override import apply_overrides, check_overrides, parse_override
 
+FIELDS = ", ".join(name for name in field_names(Recipe) if name != "origin")
 Write = Callable[..., Path]
 
 
@@ -25,6 +27,10 @@ Write = Callable[..., Path]
         ("stages.0.unfreeze='all'", "all"),
         ("schedule=OneCycle(pct_start=0.3)", OneCycle(pct_start=0.3)),
         ("opt_func=sgd(momentum=0.8)", sgd(momentum=0.8)),
+        ("head=mlp(widths=[256])", mlp(widths=[256])),
+        ("head=concat_pool(widths=[64, 32], dropout=0.1)", concat_pool(widths=[64, 32], dropout=0.1)),
+        ("head=fastai_head()", fastai_head()),
+        ("head=linear()", linear()),
         ("source=a=b", "a=b"),
         ("source=", ""),
         ("wd=None", None),
@@ -75,9 +81,11 @@ def test_a_bare_network_means_the_recipes_library(recipe_file: Write, given: str
         ("stages.first.lr=1", "--set stages.first.lr=1: 'first' is no stage number; stages are numbered 0 to 1"),
         ("stages.0.lrr=1", "--set stages.0.lrr=1: Stage has no field 'lrr'; did you mean 'lr'?"),
         ("stage.0.lr=1", "--set stage.0.lr=1: Recipe has no field 'stage'; did you mean 'stages'?"),
-        ("origin=1", "--set origin=1: Recipe has no field 'origin'; it has data, arch, stages, source, size, bs, schedule, opt_func, wd, batchnorm, loss_func, metrics, monitor, cbs, mix, early_stop, restore_best, clip, pretrained, weights, seed, on_divergence, auto_batch, on_bad_image"),
+        ("origin=1", f"--set origin=1: Recipe has no field 'origin'; it has {FIELDS}"),
         ("stages.0.epochs=0", "--set stages.0.epochs=0: expected a whole number >= 1, got 0"),
         ("bs=big", "--set bs=big: expected a whole number >= 2, got 'big'"),
+        ("head=mlp(widths=[0])", "--set head=mlp(widths=[0]): Mlp.widths: expected a list (at least one) of whole numbers >= 1, got [0]"),
+        ("head=mlp", "--set head=mlp: expected a head such as mlp(widths=[512]), or a function of (n_in, n_classes) that returns a layer, got 'mlp'"),
         ("schedule=OneCycle(pct=0.3)", "--set schedule=OneCycle(pct=0.3): OneCycle.pct: OneCycle has no such field; did you mean 'pct_start'?"),
     ],
 )  # fmt: skip

@@ -46,6 +46,10 @@ _EARLY_STOP = Rule("EarlyStop(monitor='f1_macro', patience=5)", lambda v: isinst
 _CALLABLE = callable_or("a function")
 _LOSS = callable_or("a loss such as cross_entropy(label_smoothing=0.1) or a function", CrossEntropy, Focal)
 _CALLBACKS = Rule("a list of fastai callbacks", lambda v: isinstance(v, (list, tuple)) and all(map(_is_callback, v)))
+_HEAD = Rule(
+    "a head such as mlp(widths=[512]), or a function of (n_in, n_classes) that returns a layer",
+    lambda v: callable(v) and not isinstance(v, type) and not hasattr(v, "named_parameters"),
+)
 _METRICS = Rule(
     "a list (at least one) of names such as 'f1_macro', fastai metrics or functions of (predictions, targets)",
     lambda v: isinstance(v, (list, tuple)) and bool(v) and all(map(_is_metric, v)),
@@ -120,6 +124,9 @@ class Recipe:
     """function of the image size (pixels) that returns a fastai DataBlock"""
     arch: Annotated[Any, callable_or("a torchvision function (resnet34) or a timm name as a text", str)]
     stages: Annotated[Sequence[Stage], list_of(Stage, "a list (at least one) of Stage(...)")]
+    head: Annotated[Any, optional(_HEAD)] = None
+    """what stands between the features and the classes, such as mlp(widths=[512], dropout=[0.3, 0.15]); None: the
+    network's own classifier with a new last layer"""
     source: Annotated[str | Path | None, optional(path())] = None
     """folder of the images, or "demo:NAME" for data that is generated; --data DIR replaces it"""
     size: Annotated[int, whole(at_least=8)] = 224

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastrecipes.errors import RecipeError
+from fastrecipes.nets.blank import REFUSALS, answer, reason_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -141,38 +140,27 @@ def _on_meta(build: Any, arch: Arch, n_classes: int, size: int | None) -> nn.Mod
         return build(arch.name, n_classes, size)
 
 
-def check_size(net: nn.Module, arch: Arch, size: int) -> None:
-    """Raise RecipeError where `net` cannot take square images of `size` pixels: it is given a blank one."""
+def check_size(net: nn.Module, arch: Arch, size: int, *, built_for: int | None = None) -> None:
+    """Raise RecipeError where `net` cannot take square images of `size` pixels: it is given a blank one.
+
+    `built_for`: pixels that it was built for and takes, to tell; None: those of its pretrained weights are told.
+    """
     native, only = library_of(arch).native_size(arch.name)
     reason = f"it takes {native} px only" if only and native != size else _refusal(net, size)
     if reason:
-        fits = "" if only else f"; {native} px fits"
+        other = f"{native} px fits" if built_for is None else f"the first stage's {built_for} px fits"
+        fits = "" if only else f"; {other}"
         raise RecipeError(f"arch: {arch} cannot take {size} px images: {reason}{fits}")
 
 
 def _refusal(net: nn.Module, size: int) -> str:
-    import torch
-
-    device = next(net.parameters()).device
     try:
-        with _evaluating(net), torch.no_grad():
-            net(torch.zeros(1, 3, size, size, device=device))
+        answer(net, size)
     except NotImplementedError:  # not every operation exists on the meta device
         return ""
-    except (AssertionError, IndexError, RuntimeError, ValueError) as e:
-        return (str(e).strip() or type(e).__name__).splitlines()[0]
+    except REFUSALS as e:
+        return reason_of(e)
     return ""
-
-
-@contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def image_stats(arch: Arch) -> tuple[Three, Three]:

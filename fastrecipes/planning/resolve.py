@@ -57,7 +57,7 @@ def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
     sizes = [recipe.of(stage, "size") for stage in recipe.stages]
     net = build_net(arch, len(dataset.vocab), size=sizes[0], meta=True)
     for size in sorted(set(sizes[1:]) - {sizes[0]}):
-        check_size(net, arch, size)
+        check_size(net, arch, size, built_for=sizes[0])
     return net, cut(net, arch)
 
 
