@@ -8,7 +8,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastrecipes.declare import FolderSplitter, OneCycle, Recipe, Rollback, Stage, sgd
+from fastrecipes.declare import (
+    SGDR,
+    Constant,
+    Cosine,
+    Cyclic,
+    FlatCos,
+    FolderSplitter,
+    OneCycle,
+    Recipe,
+    ReduceOnPlateau,
+    Rollback,
+    Stage,
+    Step,
+    sgd,
+)  # fmt: skip
 from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
 
 if TYPE_CHECKING:
@@ -25,8 +39,9 @@ _LATER = {
 }
 
 __all__ = [
-    "DivergedError", "FolderSplitter", "OneCycle", "Recipe", "RecipeError", "Rollback", "RunError", "Stage", "StoppedError",
-    "load_recipe", "plan_recipe", "run", "sgd",
+    "SGDR", "Constant", "Cosine", "Cyclic", "DivergedError", "FlatCos", "FolderSplitter", "OneCycle", "Recipe",
+    "RecipeError", "ReduceOnPlateau", "Rollback", "RunError", "Stage", "Step", "StoppedError", "load_recipe",
+    "plan_recipe", "run", "sgd",
 ]  # fmt: skip
 
 

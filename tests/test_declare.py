@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from fastrecipes import FolderSplitter, OneCycle, Recipe, RecipeError, Stage, sgd
+from fastrecipes import (
+    SGDR,
+    Cosine,
+    Cyclic,
+    FlatCos,
+    FolderSplitter,
+    OneCycle,
+    Recipe,
+    RecipeError,
+    ReduceOnPlateau,
+    Stage,
+    Step,
+    sgd,
+)
 from fastrecipes.declare.recipe import scaled
 
 LR = "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group or {'body': 1e-5, 'head': 1e-4}"
@@ -53,6 +66,23 @@ def recipe(**changes: Any) -> Recipe:
         (lambda: OneCycle(moms=(0.9, 0.8)), "OneCycle.moms: expected three momenta such as (0.95, 0.85, 0.95), got (0.9, 0.8)"),
         (lambda: sgd(momentum=1), "Sgd.momentum: expected a momentum in [0, 1), got 1"),
         (lambda: sgd(momentum=0, nesterov=True), "Sgd.nesterov: needs a momentum > 0, got momentum=0"),
+        (lambda: Cosine(min=-1), "Cosine.min: expected a number >= 0, got -1"),
+        (lambda: Cosine(every="batch"), "Cosine.every: expected one of 'step', 'epoch', got 'batch'"),
+        (lambda: Cosine(eta_min=1e-7), "Cosine.eta_min: Cosine has no such field; did you mean 'min'?"),
+        (lambda: FlatCos(pct_start=2), "FlatCos.pct_start: expected a number between 0 and 1, got 2"),
+        (lambda: SGDR(cycle_len=0.5), "SGDR.cycle_len: expected a whole number >= 1, got 0.5"),
+        (lambda: SGDR(cycle_mult=0), "SGDR.cycle_mult: expected a whole number >= 1, got 0"),
+        (lambda: Cyclic(mode="saw"), "Cyclic.mode: expected one of 'triangular', 'triangular2', 'exp_range', got 'saw'"),
+        (lambda: Cyclic(gamma=0.9), "Cyclic.gamma: counts only with mode='exp_range', got mode='triangular'"),
+        (lambda: Cyclic(moms=0.9), "Cyclic.moms: expected two momenta such as (0.9, 0.8), got 0.9"),
+        (lambda: Cyclic(up=0), "Cyclic.up: expected a number > 0, got 0"),
+        (lambda: Step(), "Step: say when the rate falls, by every=10 or by milestones=(10, 15)"),
+        (lambda: Step(every=1, milestones=(2,)), "Step: say when the rate falls, by every=10 or by milestones=(10, 15)"),
+        (lambda: Step(milestones=(15, 10)), "Step.milestones: expected rising epochs such as (10, 15), got (15, 10)"),
+        (lambda: Step(every=3, gamma=0), "Step.gamma: expected a number above 0 and at most 1, got 0"),
+        (lambda: ReduceOnPlateau(factor=2), "ReduceOnPlateau.factor: expected a number between 0 and 1, got 2"),
+        (lambda: ReduceOnPlateau(patience=-1), "ReduceOnPlateau.patience: expected a whole number >= 0, got -1"),
+        (lambda: ReduceOnPlateau(monitor=""), "ReduceOnPlateau.monitor: expected a text, got ''"),
         (lambda: FolderSplitter(valid_pct=1), "FolderSplitter.valid_pct: expected a number above 0 and below 1, got 1"),
     ],
 )  # fmt: skip

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from fastrecipes import OneCycle, RecipeError, load_recipe, sgd
+from fastrecipes import (
+    Cosine,
+    OneCycle,
+    RecipeError,
+    ReduceOnPlateau,
+    Step,
+    load_recipe,
+    sgd,
+)
 from fastrecipes.read.outline import outline
 from fastrecipes.read.override import apply_overrides, check_overrides, parse_override
 
@@ -25,6 +33,9 @@ Write = Callable[..., Path]
         ("stages.0.unfreeze='all'", "all"),
         ("schedule=OneCycle(pct_start=0.3)", OneCycle(pct_start=0.3)),
         ("opt_func=sgd(momentum=0.8)", sgd(momentum=0.8)),
+        ("schedule=Cosine(min=1e-7)", Cosine(min=1e-7)),
+        ("stages.0.schedule=ReduceOnPlateau(patience=3)", ReduceOnPlateau(patience=3)),
+        ("schedule=Step(milestones=(10, 15))", Step(milestones=(10, 15))),
         ("source=a=b", "a=b"),
         ("source=", ""),
         ("wd=None", None),

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.fields import Rule, declared
+from fastrecipes.declare.point import Schedule
 from fastrecipes.declare.rules import (
     callable_or,
     choice,
@@ -22,7 +23,7 @@ from fastrecipes.declare.rules import (
     text,
     whole,
 )  # fmt: skip
-from fastrecipes.declare.schedules import OneCycle, Schedule
+from fastrecipes.declare.schedules import OneCycle
 
 __all__ = ["BAD_IMAGES", "BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
 

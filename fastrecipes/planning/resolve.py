@@ -128,13 +128,17 @@ def _n_trained(net: nn.Module, blocks: Blocks, first: int, batchnorm: str) -> in
     return sum({id(p): p.numel() for p in trained}.values())
 
 
-def _monitor_problems(recipe: Recipe) -> list[str]:
+def _monitor_problems(recipe: Recipe) -> Iterator[str]:
+    """What is to be watched, for the best epoch or by a schedule, and is not recorded."""
     known = ["train_loss", "valid_loss", *(mk_metric(metric).name for metric in metrics_of(recipe))]
-    if recipe.monitor in known:
-        return []
-    hint = did_you_mean(recipe.monitor, known) or ""
     where = f"{recipe.origin.path}: " if recipe.origin else ""
-    return [f"{where}monitor: {recipe.monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"]
+    watching = {"": recipe, "schedule.": recipe.schedule}
+    watching |= {f"stages[{i}].schedule.": stage.schedule for i, stage in enumerate(recipe.stages)}
+    for place, one in watching.items():
+        monitor = getattr(one, "monitor", None)
+        if monitor is not None and monitor not in known:
+            hint = did_you_mean(monitor, known)
+            yield f"{where}{place}monitor: {monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"
 
 
 def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Iterator[str]:
@@ -147,3 +151,14 @@ def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Itera
     for stage in stages:
         if stage.steps < _FEW_STEPS:
             yield f"{stage.label}: only {stage.steps} optimiser steps; the schedule has little room"
+        yield from _schedule_notes(stage)
+
+
+def _schedule_notes(stage: StagePlan) -> Iterator[str]:
+    """What the stage's schedule says of itself, and where its lowest rate is higher than a group's own."""
+    name, low = type(stage.schedule).__name__, stage.at(0).low
+    told = getattr(stage.schedule, "notes", lambda epochs: ())
+    yield from (f"{stage.label}: {name}: {text}" for text in told(stage.epochs))
+    rising = [group for group, lr in zip(stage.trained, stage.trained_lrs, strict=True) if lr < low]
+    if rising:
+        yield f"{stage.label}: {name}: min={low:g} is above the rate of {', '.join(rising)}, which rises to it"
