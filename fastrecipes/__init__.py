@@ -21,7 +21,14 @@ from fastrecipes.declare import (
     Rollback,
     Stage,
     Step,
+    adam,
+    adamw,
+    lamb,
+    lion,
+    radam,
+    ranger,
     sgd,
+    timm_optimiser,
 )  # fmt: skip
 from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
 
@@ -40,8 +47,8 @@ _LATER = {
 
 __all__ = [
     "SGDR", "Constant", "Cosine", "Cyclic", "DivergedError", "FlatCos", "FolderSplitter", "OneCycle", "Recipe",
-    "RecipeError", "ReduceOnPlateau", "Rollback", "RunError", "Stage", "Step", "StoppedError", "load_recipe",
-    "plan_recipe", "run", "sgd",
+    "RecipeError", "ReduceOnPlateau", "Rollback", "RunError", "Stage", "Step", "StoppedError", "adam", "adamw", "lamb",
+    "lion", "load_recipe", "plan_recipe", "radam", "ranger", "run", "sgd", "timm_optimiser",
 ]  # fmt: skip
 
 

@@ -19,7 +19,12 @@ from fastrecipes import (
     ReduceOnPlateau,
     Stage,
     Step,
+    adam,
+    adamw,
+    lion,
+    ranger,
     sgd,
+    timm_optimiser,
 )
 from fastrecipes.declare.recipe import scaled
 
@@ -83,6 +88,14 @@ def recipe(**changes: Any) -> Recipe:
         (lambda: ReduceOnPlateau(factor=2), "ReduceOnPlateau.factor: expected a number between 0 and 1, got 2"),
         (lambda: ReduceOnPlateau(patience=-1), "ReduceOnPlateau.patience: expected a whole number >= 0, got -1"),
         (lambda: ReduceOnPlateau(monitor=""), "ReduceOnPlateau.monitor: expected a text, got ''"),
+        (lambda: adam(betas=0.9), "Adam.betas: expected two numbers in [0, 1) such as (0.9, 0.999), got 0.9"),
+        (lambda: adamw(beta=(0.9, 0.99)), "AdamW.beta: AdamW has no such field; did you mean 'betas'?"),
+        (lambda: lion(eps=1e-8), "Lion.eps: Lion has no such field; it has betas"),
+        (lambda: ranger(k=0), "Ranger.k: expected a whole number >= 1, got 0"),
+        (lambda: timm_optimiser(""), "TimmOptimiser.name: expected a text, got ''"),
+        (lambda: timm_optimiser("adan", lr=1), "TimmOptimiser.hypers: expected its own hyper-parameters by name; lr and wd are the stage's, got {'lr': 1}"),
+        (lambda: recipe(opt_func=adam), f"Recipe.opt_func: expected an optimiser such as sgd(momentum=0.9) or fastai's Adam, got {adam!r}"),
+        (lambda: recipe(wd_bn_bias=0), "Recipe.wd_bn_bias: expected True or False, got 0"),
         (lambda: FolderSplitter(valid_pct=1), "FolderSplitter.valid_pct: expected a number above 0 and below 1, got 1"),
     ],
 )  # fmt: skip

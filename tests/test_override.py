@@ -14,8 +14,10 @@ from fastrecipes import (
     RecipeError,
     ReduceOnPlateau,
     Step,
+    adamw,
     load_recipe,
     sgd,
+    timm_optimiser,
 )
 from fastrecipes.read.outline import outline
 from fastrecipes.read.override import apply_overrides, check_overrides, parse_override
@@ -33,6 +35,8 @@ Write = Callable[..., Path]
         ("stages.0.unfreeze='all'", "all"),
         ("schedule=OneCycle(pct_start=0.3)", OneCycle(pct_start=0.3)),
         ("opt_func=sgd(momentum=0.8)", sgd(momentum=0.8)),
+        ("opt_func=adamw(betas=(0.9, 0.99))", adamw(betas=(0.9, 0.99))),
+        ("opt_func=timm_optimiser('nadamw', eps=1e-6)", timm_optimiser("nadamw", eps=1e-6)),
         ("schedule=Cosine(min=1e-7)", Cosine(min=1e-7)),
         ("stages.0.schedule=ReduceOnPlateau(patience=3)", ReduceOnPlateau(patience=3)),
         ("schedule=Step(milestones=(10, 15))", Step(milestones=(10, 15))),
@@ -86,7 +90,7 @@ def test_a_bare_network_means_the_recipes_library(recipe_file: Write, given: str
         ("stages.first.lr=1", "--set stages.first.lr=1: 'first' is no stage number; stages are numbered 0 to 1"),
         ("stages.0.lrr=1", "--set stages.0.lrr=1: Stage has no field 'lrr'; did you mean 'lr'?"),
         ("stage.0.lr=1", "--set stage.0.lr=1: Recipe has no field 'stage'; did you mean 'stages'?"),
-        ("origin=1", "--set origin=1: Recipe has no field 'origin'; it has data, arch, stages, source, size, bs, schedule, opt_func, wd, batchnorm, loss_func, metrics, monitor, cbs, pretrained, weights, seed, on_divergence, auto_batch, on_bad_image"),
+        ("origin=1", "--set origin=1: Recipe has no field 'origin'; it has data, arch, stages, source, size, bs, schedule, opt_func, wd, wd_bn_bias, batchnorm, loss_func, metrics, monitor, cbs, pretrained, weights, seed, on_divergence, auto_batch, on_bad_image"),
         ("stages.0.epochs=0", "--set stages.0.epochs=0: expected a whole number >= 1, got 0"),
         ("bs=big", "--set bs=big: expected a whole number >= 2, got 'big'"),
         ("schedule=OneCycle(pct=0.3)", "--set schedule=OneCycle(pct=0.3): OneCycle.pct: OneCycle has no such field; did you mean 'pct_start'?"),

@@ -145,7 +145,7 @@ def test_rates_as_applied_are_torchs(tiny: Recipe, tmp_path: Path, moms: Any) ->
     expected = [point for lr in rates for point in torchs(lr, 8, cycle_momentum=moms is not None)]
     assert len(seen) == len(expected) == 40
     for groups, point in zip(seen, expected, strict=True):
-        assert len(groups) == 6
+        assert len(groups) == 12  # of each layer group what decays and what does not
         assert all(group == pytest.approx(point, rel=1e-6) for group in groups)
 
 
@@ -164,7 +164,7 @@ def test_schedules_as_applied_are_torchs(tiny: Recipe, tmp_path: Path, schedule:
     """Every optimiser step of three epochs, in groups of two rates: what torch's scheduler has there."""
     seen: list[Any] = []
     stage = Stage(epochs=3, unfreeze="all", lr={"body": 1e-3, "head": 1e-2})
-    run(replace(tiny, schedule=schedule, stages=[stage], cbs=[lambda: Spy(seen)]), out=tmp_path)
+    run(replace(tiny, schedule=schedule, stages=[stage], wd_bn_bias=True, cbs=[lambda: Spy(seen)]), out=tmp_path)
     groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in [1e-3] * 5 + [1e-2]]
     opt = torch.optim.SGD(groups, momentum=0.9)
     scheduler = make(opt)

@@ -2,7 +2,7 @@
 
 from fastrecipes.declare.cycles import SGDR, Cyclic
 from fastrecipes.declare.divergence import Rollback
-from fastrecipes.declare.optimisers import sgd
+from fastrecipes.declare.optimisers import adam, adamw, lamb, lion, radam, ranger, sgd, timm_optimiser
 from fastrecipes.declare.plateau import ReduceOnPlateau
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.declare.schedules import Constant, Cosine, FlatCos, OneCycle, Step
@@ -10,5 +10,5 @@ from fastrecipes.declare.splitters import FolderSplitter
 
 __all__ = [
     "SGDR", "Constant", "Cosine", "Cyclic", "FlatCos", "FolderSplitter", "OneCycle", "Recipe", "ReduceOnPlateau",
-    "Rollback", "Stage", "Step", "sgd",
+    "Rollback", "Stage", "Step", "adam", "adamw", "lamb", "lion", "radam", "ranger", "sgd", "timm_optimiser",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +40,10 @@ _SCHEDULE = Rule(
     "a schedule such as OneCycle(pct_start=0.3)", lambda v: isinstance(v, Schedule) and not isinstance(v, type)
 )
 _CALLABLE = callable_or("a function")
+_OPTIMISER = Rule(
+    "an optimiser such as sgd(momentum=0.9) or fastai's Adam",
+    lambda v: callable(v) and not (isinstance(v, type) and is_dataclass(v)),  # adam() is one, adam alone makes one
+)
 _CALLBACKS = Rule("a list of fastai callbacks", lambda v: isinstance(v, (list, tuple)) and all(map(_is_callback, v)))
 _METRICS = Rule(
     "a list (at least one) of fastai metrics or functions of (predictions, targets)",
@@ -114,10 +118,12 @@ class Recipe:
     bs: Annotated[int, whole(at_least=2)] = 64
     """images a batch"""
     schedule: Annotated[Any, _SCHEDULE] = OneCycle()
-    opt_func: Annotated[Any, optional(callable_or("an optimiser such as sgd(momentum=0.9) or fastai's Adam"))] = None
+    opt_func: Annotated[Any, optional(_OPTIMISER)] = None
     """None: fastai's Adam"""
     wd: Annotated[float | None, optional(number(at_least=0))] = None
     """weight decay; None: the optimiser's own"""
+    wd_bn_bias: Annotated[bool, _FLAG] = False
+    """whether normalisation layers and biases decay too, as torch's optimisers do by themselves"""
     batchnorm: Annotated[str, choice(*BATCHNORM)] = "frozen"
     """normalisation layers of frozen blocks: "train": they keep learning (fastai's default); "frozen_affine": weight
     and bias are frozen, running statistics still move (what requires_grad=False does); "frozen": the frozen blocks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from fastrecipes.errors import RecipeError, did_you_mean
 from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.weights import pretrained_source
+from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
 from fastrecipes.planning.plan import Group, Plan, StagePlan
 from fastrecipes.planning.rates import group_rates
 
@@ -39,13 +40,15 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     random = not recipe.pretrained and recipe.weights is None
     problems, stages = _resolved_stages(recipe, dataset, net, blocks, random)
     problems += _monitor_problems(recipe)
+    hypers, wrong = _optimiser(recipe, net, blocks, stages)
+    problems += wrong
     if problems:
         raise RecipeError(*problems)
     notes = (*dataset.notes, *_notes(recipe, stages, random))
     return Plan(
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
-        seed=recipe.seed, momentum=getattr(recipe.opt_func, "momentum", None), notes=notes,
+        seed=recipe.seed, momentum=hypers.get("mom"), notes=notes,
     )  # fmt: skip
 
 
@@ -126,6 +129,19 @@ def _n_trained(net: nn.Module, blocks: Blocks, first: int, batchnorm: str) -> in
     if batchnorm == "train":
         trained += norm_bias_params(net, with_bias=False)
     return sum({id(p): p.numel() for p in trained}.values())
+
+
+def _optimiser(
+    recipe: Recipe, net: nn.Module, blocks: Blocks, stages: tuple[StagePlan, ...]
+) -> tuple[Mapping[str, Any], list[str]]:
+    """The optimiser's hyper-parameters, and what is wrong with it."""
+    groups = [[p for _, p in parameters_of(net, block)] for block in (*blocks.body, blocks.head)]
+    where = f"{recipe.origin.path}: " if recipe.origin else ""
+    try:
+        hypers = hypers_of(recipe, groups)
+    except RecipeError as e:
+        return {}, [f"{where}{problem}" for problem in e.problems]
+    return hypers, [f"{where}{problem}" for problem in optimiser_problems(stages, hypers)]
 
 
 def _monitor_problems(recipe: Recipe) -> Iterator[str]:
