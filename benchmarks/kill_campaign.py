@@ -34,7 +34,7 @@ WRITTEN = '''"""{name}"""
 from functools import partial
 import torch
 from fastai.vision.all import *
-from fastrecipes import FolderSplitter, OneCycle, Recipe, Stage, sgd
+from fastrecipes import SGDR, FolderSplitter, Recipe, ReduceOnPlateau, Stage, lamb, lion, radam, sgd
 
 
 def data(size):
@@ -51,13 +51,15 @@ class Averaged(Callback):
     def after_step(self): self.average.update_parameters(self.learn.model)
 
 
+PLATEAU = ReduceOnPlateau(patience=0, threshold=0.5, cooldown=1)
+
 recipe = Recipe(
     data=data, source={source!r}, arch="test_resnet", size=32, bs=8, pretrained=False, opt_func={opt}, wd=1e-3,
     metrics=[accuracy, F1Score(average="macro")], monitor="valid_loss",
     stages=[
         Stage(epochs=2, unfreeze="head", lr=1e-2),
-        Stage(epochs=2, unfreeze=2, lr=slice(1e-4, 1e-2), size=40, cbs=[MixUp(0.4), GradientClip(1.0)]),
-        Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
+        Stage(epochs=2, unfreeze=2, lr=slice(1e-4, 1e-2), size=40, schedule=SGDR(), cbs=[MixUp(0.4), GradientClip(1.0)]),
+        Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, schedule=PLATEAU, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
         Stage(epochs=1, unfreeze=1, lr=1e-3, batchnorm="train", cbs=[CutMix()]),
     ],
 )
@@ -67,6 +69,9 @@ OPTIMISERS = {
     "sgd_nesterov": "sgd(momentum=0.9, nesterov=True)",
     "adamw": "partial(OptimWrapper, opt=torch.optim.AdamW)",
     "ranger": "ranger",
+    "radam": "radam(decoupled=True)",
+    "lamb": "lamb()",
+    "lion": "lion()",
 }
 
 
