@@ -34,7 +34,9 @@ WRITTEN = '''"""{name}"""
 from functools import partial
 import torch
 from fastai.vision.all import *
-from fastrecipes import EarlyStop, FolderSplitter, MixUpCutMix, OneCycle, Recipe, Stage, cross_entropy, sgd
+from fastrecipes import (
+    SGDR, EarlyStop, FolderSplitter, MixUpCutMix, Recipe, ReduceOnPlateau, Stage, cross_entropy, lamb, lion, radam, sgd,
+)
 
 
 def data(size):
@@ -51,14 +53,16 @@ class Averaged(Callback):
     def after_step(self): self.average.update_parameters(self.learn.model)
 
 
+PLATEAU = ReduceOnPlateau(patience=0, threshold=0.5, cooldown=1)
+
 recipe = Recipe(
     data=data, source={source!r}, arch="test_resnet", size=32, bs=8, pretrained=False, opt_func={opt}, wd=1e-3,
     metrics=[accuracy, F1Score(average="macro"), "f1_macro"], monitor="valid_loss",
     loss_func=cross_entropy(label_smoothing=0.1, weight="balanced"),
     stages=[
         Stage(epochs=2, unfreeze="head", lr=1e-2),
-        Stage(epochs=2, unfreeze=2, lr=slice(1e-4, 1e-2), size=40, cbs=[MixUp(0.4), GradientClip(1.0)]),
-        Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
+        Stage(epochs=2, unfreeze=2, lr=slice(1e-4, 1e-2), size=40, schedule=SGDR(), cbs=[MixUp(0.4), GradientClip(1.0)]),
+        Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, schedule=PLATEAU, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
         Stage(epochs=1, unfreeze=1, lr=1e-3, batchnorm="train", cbs=[CutMix()]),
         Stage(
             epochs=3, unfreeze="all", lr=1e-3, mix=MixUpCutMix(off_from=2), clip=1.0, restore_best=True,
@@ -72,6 +76,9 @@ OPTIMISERS = {
     "sgd_nesterov": "sgd(momentum=0.9, nesterov=True)",
     "adamw": "partial(OptimWrapper, opt=torch.optim.AdamW)",
     "ranger": "ranger",
+    "radam": "radam(decoupled=True)",
+    "lamb": "lamb()",
+    "lion": "lion()",
 }
 
 

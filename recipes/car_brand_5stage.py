@@ -34,6 +34,7 @@ recipe = Recipe(
     arch=resnet34,
     opt_func=sgd(momentum=0.9, nesterov=True),
     wd=5e-4,
+    wd_bn_bias=True,  # as torch's SGD does by itself
     schedule=OneCycle(pct_start=0.2, div=20, final_div=100),
     batchnorm="frozen",
     stages=[

@@ -8,7 +8,22 @@ from typing import Any
 
 import pytest
 
-from fastrecipes import OneCycle, Recipe, RecipeError, concat_pool, fastai_head, linear, load_recipe, mlp, sgd
+from fastrecipes import (
+    Cosine,
+    OneCycle,
+    Recipe,
+    RecipeError,
+    ReduceOnPlateau,
+    Step,
+    adamw,
+    concat_pool,
+    fastai_head,
+    linear,
+    load_recipe,
+    mlp,
+    sgd,
+    timm_optimiser,
+)
 from fastrecipes.declare.fields import field_names
 from fastrecipes.read.outline import outline
 from fastrecipes.read.override import apply_overrides, check_overrides, parse_override
@@ -31,6 +46,11 @@ Write = Callable[..., Path]
         ("head=concat_pool(widths=[64, 32], dropout=0.1)", concat_pool(widths=[64, 32], dropout=0.1)),
         ("head=fastai_head()", fastai_head()),
         ("head=linear()", linear()),
+        ("opt_func=adamw(betas=(0.9, 0.99))", adamw(betas=(0.9, 0.99))),
+        ("opt_func=timm_optimiser('nadamw', eps=1e-6)", timm_optimiser("nadamw", eps=1e-6)),
+        ("schedule=Cosine(min=1e-7)", Cosine(min=1e-7)),
+        ("stages.0.schedule=ReduceOnPlateau(patience=3)", ReduceOnPlateau(patience=3)),
+        ("schedule=Step(milestones=(10, 15))", Step(milestones=(10, 15))),
         ("source=a=b", "a=b"),
         ("source=", ""),
         ("wd=None", None),

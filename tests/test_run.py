@@ -13,8 +13,9 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 from fastai.metrics import F1Score, accuracy, error_rate
+from torch.optim import lr_scheduler
 
-from fastrecipes import OneCycle, Recipe, Stage, load_recipe, plan_recipe, run
+from fastrecipes import SGDR, Constant, Cosine, Cyclic, OneCycle, Recipe, Stage, Step, load_recipe, plan_recipe, run
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
 from fastrecipes.record.history import read_history
@@ -144,8 +145,36 @@ def test_rates_as_applied_are_torchs(tiny: Recipe, tmp_path: Path, moms: Any) ->
     expected = [point for lr in rates for point in torchs(lr, 8, cycle_momentum=moms is not None)]
     assert len(seen) == len(expected) == 40
     for groups, point in zip(seen, expected, strict=True):
-        assert len(groups) == 6
+        assert len(groups) == 12  # of each layer group what decays and what does not
         assert all(group == pytest.approx(point, rel=1e-6) for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "make", "every"),
+    [
+        (Cosine(min=1e-7), lambda opt: lr_scheduler.CosineAnnealingLR(opt, 11, 1e-7), 1),
+        (Cosine(min=1e-7, every="epoch"), lambda opt: lr_scheduler.CosineAnnealingLR(opt, 3, 1e-7), 4),
+        (SGDR(cycle_len=1, cycle_mult=2), lambda opt: lr_scheduler.CosineAnnealingWarmRestarts(opt, 4, 2), 1),
+        (Cyclic(up=1, div=10, mode="triangular2", moms=(0.9, 0.8)), lambda opt: lr_scheduler.CyclicLR(opt, [1e-4] * 5 + [1e-3], [1e-3] * 5 + [1e-2], 4, mode="triangular2"), 1),
+        (Step(milestones=(1, 2), gamma=0.5), lambda opt: lr_scheduler.MultiStepLR(opt, [1, 2], 0.5), 4),
+        (Constant(), lambda opt: lr_scheduler.LambdaLR(opt, lambda step: 1.0), 1),
+    ],
+)  # fmt: skip
+def test_schedules_as_applied_are_torchs(tiny: Recipe, tmp_path: Path, schedule: Any, make: Any, every: int) -> None:
+    """Every optimiser step of three epochs, in groups of two rates: what torch's scheduler has there."""
+    seen: list[Any] = []
+    stage = Stage(epochs=3, unfreeze="all", lr={"body": 1e-3, "head": 1e-2})
+    run(replace(tiny, schedule=schedule, stages=[stage], wd_bn_bias=True, cbs=[lambda: Spy(seen)]), out=tmp_path)
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in [1e-3] * 5 + [1e-2]]
+    opt = torch.optim.SGD(groups, momentum=0.9)
+    scheduler = make(opt)
+    assert len(seen) == 12
+    for step, groups in enumerate(seen):
+        for group, theirs in zip(groups, opt.param_groups, strict=True):
+            assert group == pytest.approx((theirs["lr"], theirs["momentum"]), rel=1e-6)
+        opt.step()
+        if (step + 1) % every == 0:
+            scheduler.step()
 
 
 def torchs(lr: float, n: int, *, cycle_momentum: bool) -> list[tuple[float, float]]:

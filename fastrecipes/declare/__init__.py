@@ -1,16 +1,19 @@
 """Floor 1: the vocabulary, all that a recipe file may say. Nothing here imports torch."""
 
+from fastrecipes.declare.cycles import SGDR, Cyclic
 from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.heads import concat_pool, fastai_head, linear, mlp
 from fastrecipes.declare.losses import cross_entropy, focal
 from fastrecipes.declare.mixing import MixUpCutMix
-from fastrecipes.declare.optimisers import sgd
+from fastrecipes.declare.optimisers import adam, adamw, lamb, lion, radam, ranger, sgd, timm_optimiser
+from fastrecipes.declare.plateau import ReduceOnPlateau
 from fastrecipes.declare.recipe import Recipe, Stage
-from fastrecipes.declare.schedules import OneCycle
+from fastrecipes.declare.schedules import Constant, Cosine, FlatCos, OneCycle, Step
 from fastrecipes.declare.splitters import FolderSplitter
 from fastrecipes.declare.stopping import EarlyStop
 
 __all__ = [
-    "EarlyStop", "FolderSplitter", "MixUpCutMix", "OneCycle", "Recipe", "Rollback", "Stage", "concat_pool",
-    "cross_entropy", "fastai_head", "focal", "linear", "mlp", "sgd",
+    "SGDR", "Constant", "Cosine", "Cyclic", "EarlyStop", "FlatCos", "FolderSplitter", "MixUpCutMix", "OneCycle", "Recipe",
+    "ReduceOnPlateau", "Rollback", "Stage", "Step", "adam", "adamw", "concat_pool", "cross_entropy", "fastai_head", "focal",
+    "lamb", "linear", "lion", "mlp", "radam", "ranger", "sgd", "timm_optimiser",
 ]  # fmt: skip

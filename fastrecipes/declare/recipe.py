@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.fields import Rule, declared
 from fastrecipes.declare.losses import CrossEntropy, Focal
 from fastrecipes.declare.mixing import MixUpCutMix
+from fastrecipes.declare.point import Schedule
 from fastrecipes.declare.rules import (
     callable_or,
     choice,
@@ -24,7 +25,7 @@ from fastrecipes.declare.rules import (
     text,
     whole,
 )  # fmt: skip
-from fastrecipes.declare.schedules import OneCycle, Schedule
+from fastrecipes.declare.schedules import OneCycle
 from fastrecipes.declare.stopping import EarlyStop
 
 __all__ = ["BAD_IMAGES", "BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
@@ -45,6 +46,10 @@ _MIX = Rule("MixUpCutMix(mixup=0.2, cutmix=1.0)", lambda v: isinstance(v, MixUpC
 _EARLY_STOP = Rule("EarlyStop(monitor='f1_macro', patience=5)", lambda v: isinstance(v, EarlyStop))
 _CALLABLE = callable_or("a function")
 _LOSS = callable_or("a loss such as cross_entropy(label_smoothing=0.1) or a function", CrossEntropy, Focal)
+_OPTIMISER = Rule(
+    "an optimiser such as sgd(momentum=0.9) or fastai's Adam",
+    lambda v: callable(v) and not (isinstance(v, type) and is_dataclass(v)),  # adam() is one, adam alone makes one
+)
 _CALLBACKS = Rule("a list of fastai callbacks", lambda v: isinstance(v, (list, tuple)) and all(map(_is_callback, v)))
 _HEAD = Rule(
     "a head such as mlp(widths=[512]), or a function of (n_in, n_classes) that returns a layer",
@@ -134,10 +139,12 @@ class Recipe:
     bs: Annotated[int, whole(at_least=2)] = 64
     """images a batch"""
     schedule: Annotated[Any, _SCHEDULE] = OneCycle()
-    opt_func: Annotated[Any, optional(callable_or("an optimiser such as sgd(momentum=0.9) or fastai's Adam"))] = None
+    opt_func: Annotated[Any, optional(_OPTIMISER)] = None
     """None: fastai's Adam"""
     wd: Annotated[float | None, optional(number(at_least=0))] = None
     """weight decay; None: the optimiser's own"""
+    wd_bn_bias: Annotated[bool, _FLAG] = False
+    """whether normalisation layers and biases decay too, as torch's optimisers do by themselves"""
     batchnorm: Annotated[str, choice(*BATCHNORM)] = "frozen"
     """normalisation layers of frozen blocks: "train": they keep learning (fastai's default); "frozen_affine": weight
     and bias are frozen, running statistics still move (what requires_grad=False does); "frozen": the frozen blocks

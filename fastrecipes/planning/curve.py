@@ -49,12 +49,11 @@ def _draw_rates(plan: Plan, axes: Axes, ends: list[int]) -> None:
     named: set[str] = set()
     for stage, end in zip(plan.stages, ends, strict=True):
         steps = _steps(stage)
-        for name, lr in _distinct_rates(stage):
+        rates = [stage.rates(s) for s in steps]
+        for name, i in _distinct_rates(stage):
             color = f"C{[g.name for g in reversed(plan.groups)].index(name) % 10}"
             label = None if name in named else name
-            axes.plot(
-                [end - stage.steps + s for s in steps], [stage.at(s).lr * lr for s in steps], color=color, label=label
-            )
+            axes.plot([end - stage.steps + s for s in steps], [lrs[i] for lrs in rates], color=color, label=label)
             named.add(name)
         axes.annotate(
             _caption(stage), (end - stage.steps / 2, 1.02), xycoords=("data", "axes fraction"), ha="center", fontsize=8
@@ -64,18 +63,19 @@ def _draw_rates(plan: Plan, axes: Axes, ends: list[int]) -> None:
         axes.legend(fontsize=8, title="rate of", title_fontsize=8)
 
 
-def _distinct_rates(stage: StagePlan) -> Iterator[tuple[str, float]]:
-    """The head's rate, and that of each block that differs from the block above it."""
+def _distinct_rates(stage: StagePlan) -> Iterator[tuple[str, int]]:
+    """Name and number of the head, and of each block whose rate differs from that of the block above it."""
     above = None
-    for name, lr in reversed(list(zip(stage.trained, stage.trained_lrs, strict=True))):
-        if lr != above:
-            yield name, lr
-        above = lr
+    for i, name in reversed(list(enumerate(stage.trained, stage.freeze_to))):
+        if stage.lrs[i] != above:
+            yield name, i
+        above = stage.lrs[i]
 
 
 def _caption(stage: StagePlan) -> str:
     blocks = "head only" if len(stage.trained) == 1 else f"from {stage.trained[0]}"
-    return f"{stage.label}\n{blocks}\n{stage.size} px, bs {stage.bs}"
+    awaits = f"\nlower when {stage.awaits} stalls" if stage.awaits else ""
+    return f"{stage.label}\n{blocks}\n{stage.size} px, bs {stage.bs}{awaits}"
 
 
 def _draw_momenta(plan: Plan, axes: Axes, ends: list[int]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastrecipes.declare.mixing import MixUpCutMix
-from fastrecipes.declare.schedules import Point, Schedule
+from fastrecipes.declare.point import Point, Schedule
 from fastrecipes.declare.stopping import EarlyStop
 
 __all__ = ["Group", "Plan", "StagePlan"]
@@ -83,7 +83,17 @@ class StagePlan:
 
     def at(self, step: int) -> Point:
         """Where the schedule stands at an optimiser step of this stage."""
-        return self.schedule.at(step, self.steps)
+        return self.schedule.at(step, self.steps, self.steps_per_epoch)
+
+    def rates(self, step: int) -> tuple[float, ...]:
+        """The rate of every group at an optimiser step, as in `lrs`; of frozen groups too, which do not use theirs."""
+        point = self.at(step)
+        return tuple(point.rate(lr) for lr in self.lrs)
+
+    @property
+    def awaits(self) -> str | None:
+        """What the rates depend on beside the step: the name of a recorded value; None where nothing."""
+        return getattr(self.schedule, "monitor", None)
 
 
 @dataclass(frozen=True)

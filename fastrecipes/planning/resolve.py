@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fastai.callback.mixup import CutMix, MixHandler, MixUp
@@ -17,6 +17,7 @@ from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.weights import pretrained_source
 from fastrecipes.planning.metrics import metrics_of
+from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
 from fastrecipes.planning.plan import Group, Plan, StagePlan
 from fastrecipes.planning.rates import group_rates
 from fastrecipes.planning.start import start_file
@@ -41,13 +42,15 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     random = not recipe.pretrained and file is None
     problems, stages = _resolved_stages(recipe, dataset, net, blocks, random)
     problems += [*_monitor_problems(recipe), *_mixing_problems(recipe), *_weight_problems(recipe, dataset)]
+    hypers, wrong = _optimiser(recipe, net, blocks, stages)
+    problems += wrong
     if problems:
         raise RecipeError(*problems)
     notes = (*dataset.notes, *_notes(recipe, stages, random))
     return Plan(
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
-        seed=recipe.seed, momentum=getattr(recipe.opt_func, "momentum", None), notes=notes,
+        seed=recipe.seed, momentum=hypers.get("mom"), notes=notes,
     )  # fmt: skip
 
 
@@ -122,18 +125,31 @@ def _n_trained(net: nn.Module, blocks: Blocks, first: int, batchnorm: str) -> in
     return sum({id(p): p.numel() for p in trained}.values())
 
 
+def _optimiser(
+    recipe: Recipe, net: nn.Module, blocks: Blocks, stages: tuple[StagePlan, ...]
+) -> tuple[Mapping[str, Any], list[str]]:
+    """The optimiser's hyper-parameters, and what is wrong with it."""
+    groups = [[p for _, p in parameters_of(net, block)] for block in (*blocks.body, blocks.head)]
+    where = f"{recipe.origin.path}: " if recipe.origin else ""
+    try:
+        hypers = hypers_of(recipe, groups)
+    except RecipeError as e:
+        return {}, [f"{where}{problem}" for problem in e.problems]
+    return hypers, [f"{where}{problem}" for problem in optimiser_problems(stages, hypers)]
+
+
 def _monitor_problems(recipe: Recipe) -> Iterator[str]:
-    """Monitors that no column of the history has."""
+    """What is to be watched, for the best epoch, by a schedule or by early stopping, and is not recorded."""
     known = ["train_loss", "valid_loss", *(metric.name for metric in metrics_of(recipe))]
     file = f"{recipe.origin.path}: " if recipe.origin else ""
-    monitors = {"monitor": recipe.monitor}
-    monitors |= {"early_stop.monitor": recipe.early_stop.monitor} if recipe.early_stop else {}
-    for i, stage in enumerate(recipe.stages):
-        monitors |= {f"stages[{i}].early_stop.monitor": stage.early_stop.monitor} if stage.early_stop else {}
-    for where, monitor in monitors.items():
-        if monitor not in known:
+    watching: dict[str, Any] = {"": recipe}
+    for place, one in (("", recipe), *((f"stages[{i}].", stage) for i, stage in enumerate(recipe.stages))):
+        watching |= {f"{place}schedule.": one.schedule, f"{place}early_stop.": one.early_stop}
+    for place, one in watching.items():
+        monitor = getattr(one, "monitor", None)
+        if monitor is not None and monitor not in known:
             hint = did_you_mean(monitor, known)
-            yield f"{file}{where}: {monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"
+            yield f"{file}{place}monitor: {monitor!r} is not recorded; recorded: {', '.join(known)}{hint}"
 
 
 def _mixing_problems(recipe: Recipe) -> Iterator[str]:
@@ -168,3 +184,14 @@ def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Itera
             yield f"{stage.label}: patience {patience} in {stage.epochs} epochs: its early stopping cannot stop it"
         if stage.steps < _FEW_STEPS:
             yield f"{stage.label}: only {stage.steps} optimiser steps; the schedule has little room"
+        yield from _schedule_notes(stage)
+
+
+def _schedule_notes(stage: StagePlan) -> Iterator[str]:
+    """What the stage's schedule says of itself, and where its lowest rate is higher than a group's own."""
+    name, low = type(stage.schedule).__name__, stage.at(0).low
+    told = getattr(stage.schedule, "notes", lambda epochs: ())
+    yield from (f"{stage.label}: {name}: {text}" for text in told(stage.epochs))
+    rising = [group for group, lr in zip(stage.trained, stage.trained_lrs, strict=True) if lr < low]
+    if rising:
+        yield f"{stage.label}: {name}: min={low:g} is above the rate of {', '.join(rising)}, which rises to it"

@@ -66,8 +66,11 @@ def _group_rates(plan: Plan) -> Iterator[str]:
 
 def _schedule(stage: StagePlan) -> str:
     """The schedule's name, and the head's rate at the first and the last step."""
-    first, last = (f"{stage.at(step).lr * stage.lrs[-1]:.2g}" for step in (0, stage.steps - 1))
-    return f"{type(stage.schedule).__name__} {first} .. {last}"
+    name = type(stage.schedule).__name__
+    first, last = (f"{stage.rates(step)[-1]:.2g}" for step in (0, stage.steps - 1))
+    if stage.awaits:
+        return f"{name} {first}, lower when {stage.awaits} stalls"
+    return f"{name} {first} .. {last}"
 
 
 def _blocks(plan: Plan) -> str:

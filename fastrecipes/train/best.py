@@ -10,12 +10,12 @@ __all__ = ["Best", "less_is_better"]
 
 
 def less_is_better(monitor: str) -> bool:
-    """As fastai has it: less is better where the name says loss or error."""
+    """Whether a lower value is the better one: as in fastai, where the name says loss or error."""
     return "loss" in monitor or "error" in monitor
 
 
 class Best:
-    """The best value of `monitor` in a run. As in fastai, less is better where the name says loss or error."""
+    """The best value of `monitor` in a run."""
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor

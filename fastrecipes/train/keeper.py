@@ -15,6 +15,7 @@ from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.memory import peak_memory_mb
 from fastrecipes.train.state import Position, learner_state, unsaved
 from fastrecipes.train.stop import Stop
+from fastrecipes.train.values import epoch_values
 
 __all__ = ["Keeper", "Saver"]
 
@@ -147,23 +148,18 @@ class Keeper:
 
     def _row(self, learn: Any) -> dict[str, Any] | None:
         """The epoch's row of history; None where a callback ended the epoch before its validation."""
-        if len(learn.recorder.values) != learn.epoch + 1:
+        values = epoch_values(learn)
+        if values is None:
             return None
-        names = list(learn.recorder.metric_names)[1:-1]  # without fastai's epoch and time
-        values = [*map(_number, learn.final_record), *([None] * len(names))]
         hypers = learn.opt.hypers
         rates = {f"lr_{g.name}": float(h["lr"]) for g, h in zip(self.ledger.plan.groups, hypers, strict=True)}
         return {
             "stage": self.stage.index, "epoch": learn.epoch, "epoch_total": len(self.ledger.history.rows),
-            **dict(zip(names, values, strict=False)),
+            **values,
             **{name: lr if i >= self.stage.freeze_to else None for i, (name, lr) in enumerate(rates.items())},
             "mom": _momentum(hypers[-1]), "seconds": self._elapsed(),
             "images_per_s": self.images / max(1e-9, self.train_seconds), "memory_mb": peak_memory_mb(),
         }  # fmt: skip
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _momentum(hyper: Any) -> float | None:

@@ -18,6 +18,7 @@ from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
+from fastai.torch_core import norm_bias_params
 from torch import nn
 
 from fastrecipes.data.draws import Draws
@@ -25,6 +26,7 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.nets.blocks import Blocks
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import StagePlan
+from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.memory import is_out_of_memory
@@ -44,6 +46,7 @@ class StageLearner(Learner):
 
     model: Any
     opt: Any
+    wd_bn_bias: bool
     dl: Any
     xb: Any
     yb: Any
@@ -58,6 +61,12 @@ class StageLearner(Learner):
     auto_batch = False
     n_parts = 1
     """in how many parts a batch is trained, where memory does not take it whole"""
+
+    def create_opt(self) -> None:
+        """The optimiser; without `wd_bn_bias`, torch's leave out what fastai's own do."""
+        super().create_opt()
+        if not self.wd_bn_bias:
+            self.opt = DecayApart.of(self.opt, norm_bias_params(self.model))
 
     def begin_at(self, position: Position, state: dict[str, Any] | None, keeper: Keeper, kept: dict[str, Any]) -> None:
         """Where `fit` is to begin, with the Learner's state there (None: as it is) and its keeper's."""
@@ -161,7 +170,7 @@ def stage_learner(
     opt_func: Any = recipe.opt_func or Adam
     learn = StageLearner(
         dls, net, loss_func=loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
-        splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train",
+        splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train", wd_bn_bias=recipe.wd_bn_bias,
         cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
     )  # fmt: skip
     learn.auto_batch = recipe.auto_batch
@@ -173,6 +182,8 @@ def stage_learner(
     learn.remove_cbs(ProgressCallback)
     learn.logger = lambda _: None  # the run keeps its own history and progress
     learn.create_opt()
+    if "max_lr_snapshot" in learn.opt.hypers[0]:  # timm's optimisers whose decay depends on their highest rate
+        learn.opt.set_hyper("max_lr_snapshot", list(stage.lrs))
     learn.freeze_to(stage.freeze_to)
     without_gradients(net)
     if stage.batchnorm == "frozen":

@@ -32,7 +32,7 @@ from fastrecipes.train.keeper import Keeper, Saver
 from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.ready import Ready, make_ready, stage_of
 from fastrecipes.train.resume import Begin, begin_of, check_same, forked, run_of
-from fastrecipes.train.schedule import StageSchedule
+from fastrecipes.train.schedule import schedule_of
 from fastrecipes.train.state import Position
 from fastrecipes.train.stop import Stop
 
@@ -162,7 +162,7 @@ def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -
         learn = stage_of(ready, stage)
         learn.path = keeper.ledger.folder.path
         learn.begin_at(begin.position, begin.learner if begin.in_stage else None, keeper, begin.keeper or {})
-        schedule = StageSchedule(stage, keeper.ledger.slowed.factor(stage.index))
+        schedule = schedule_of(stage, keeper.ledger.slowed.factor(stage.index))
         cbs = [schedule, Guard(stage, len(ready.plan.vocab)), Confusion(), keeper.display.callback(stage)]
         learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
     except (KeyboardInterrupt, RecipeError):

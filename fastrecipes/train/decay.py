@@ -1,0 +1,62 @@
+"""Weight decay that leaves out normalisation layers and biases, for torch's optimisers too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastai.optimizer import OptimWrapper, set_item_pg
+from torch import nn
+
+__all__ = ["DecayApart"]
+
+
+class DecayApart(OptimWrapper):
+    """A torch optimiser behind fastai's wrapper whose parameters in `apart` never decay: `wd_bn_bias=False`.
+
+    fastai's wrapper ignores that setting. Here torch has, after a group for each layer group, one more for each that has
+    such parameters; to fastai they stay one group with one entry in `hypers`, those of the decaying part.
+    """
+
+    opt: Any
+
+    def __init__(self, wrapper: OptimWrapper, apart: Iterable[nn.Parameter]) -> None:
+        super().__init__(opt=wrapper.opt)
+        self.fwd_map, self.bwd_map = wrapper.fwd_map, wrapper.bwd_map
+        self.state, self.frozen_idx = wrapper.state, wrapper.frozen_idx
+        self._n = len(self.opt.param_groups)
+        self._layer_group = list(range(self._n))  # of each of torch's groups
+        self._split({id(p) for p in apart})
+
+    def _split(self, apart: set[int]) -> None:
+        for i, group in enumerate(list(self.opt.param_groups)):
+            kept = [p for p in group["params"] if id(p) not in apart]
+            left_out = [p for p in group["params"] if id(p) in apart]
+            if left_out:
+                hypers = {name: value for name, value in group.items() if name not in ("params", "param_names")}
+                group["params"] = kept
+                self.opt.add_param_group({**hypers, "params": left_out, "weight_decay": 0.0})
+                self._layer_group.append(i)
+
+    @property
+    def hypers(self) -> list[dict[str, Any]]:
+        """Hyper-parameters of each layer group, under fastai's names."""
+        return OptimWrapper.hypers.fget(self)[: self._n]  # type: ignore[attr-defined]
+
+    @property
+    def param_lists(self) -> list[list[nn.Parameter]]:  # type: ignore[override]  # never set
+        """Parameters of each layer group, those that decay first."""
+        lists: list[list[nn.Parameter]] = [[] for _ in range(self._n)]
+        for i, group in zip(self._layer_group, self.opt.param_groups, strict=True):
+            lists[i] += group["params"]
+        return lists
+
+    def _set_hyper(self, k: str, v: Any) -> None:
+        for j, (i, group) in enumerate(zip(self._layer_group, self.opt.param_groups, strict=True)):
+            set_item_pg(group, self.bwd_map[k], 0.0 if k == "wd" and j >= self._n else v[i])
+
+    @classmethod
+    def of(cls, opt: Any, apart: Iterable[nn.Parameter]) -> Any:
+        """`opt` with `apart` left out of its decay; as it is where it is fastai's own or has no decay."""
+        takes = isinstance(opt, OptimWrapper) and "wd" in opt.bwd_map
+        return cls(opt, apart) if takes else opt
