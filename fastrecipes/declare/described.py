@@ -9,7 +9,7 @@ from typing import Any
 from fastrecipes.declare.fields import field_names, is_declared
 from fastrecipes.declare.recipe import Recipe
 
-__all__ = ["described"]
+__all__ = ["described", "shown"]
 
 
 def described(recipe: Recipe) -> dict[str, str]:
@@ -21,23 +21,24 @@ def described(recipe: Recipe) -> dict[str, str]:
     '20'
     """
     own = [name for name in field_names(Recipe) if name not in ("stages", "origin")]
-    found = {name: _shown(getattr(recipe, name)) for name in own}
+    found = {name: shown(getattr(recipe, name)) for name in own}
     for i, stage in enumerate(recipe.stages):
         fields = {name: getattr(stage, name) for name in field_names(type(stage))}
-        found |= {f"stages.{i}.{name}": _shown(value) for name, value in fields.items() if value is not None}
+        found |= {f"stages.{i}.{name}": shown(value) for name, value in fields.items() if value is not None}
     return found
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """One value of a recipe as a text, the same in every process."""
     if value is None or isinstance(value, (str, int, float, bool, slice)) or is_declared(value):
         return value if isinstance(value, str) else repr(value)
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key!r}: {_shown(v)}" for key, v in value.items()) + "}"
+        return "{" + ", ".join(f"{key!r}: {shown(v)}" for key, v in value.items()) + "}"
     if isinstance(value, Sequence):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, partial):
-        words = [*map(_shown, value.args), *(f"{k}={_shown(v)}" for k, v in value.keywords.items())]
-        return f"{_shown(value.func)}({', '.join(words)})"
+        words = [*map(shown, value.args), *(f"{k}={shown(v)}" for k, v in value.keywords.items())]
+        return f"{shown(value.func)}({', '.join(words)})"
     if hasattr(value, "__qualname__"):
         return str(value.__qualname__)
     return _object(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Arch", "build_net", "check_size", "find_arch", "image_stats", "library_of", "named_like"]
 
 Three = tuple[float, float, float]
+MakeHead = Callable[[int, int], Any]
 
 LIBRARIES = ("torchvision", "timm")
 _ALLOWED = "a torchvision function (resnet34), a timm name, 'torchvision/NAME' or 'timm/NAME'"
@@ -117,27 +119,35 @@ def _function(arch: Any) -> Arch:
     raise RecipeError(f"arch: {called} is none of torchvision's classification networks; expected {_ALLOWED}")
 
 
-def build_net(arch: Arch, n_classes: int, *, size: int | None = None, meta: bool = False) -> nn.Module:
+def build_net(
+    arch: Arch, n_classes: int, *, size: int | None = None, head: MakeHead | None = None, meta: bool = False
+) -> nn.Module:
     """The whole network of `arch` with random weights and `n_classes` outputs; nothing is downloaded.
 
-    `size`: pixels that it must take, checked. `meta`: on torch's meta device, where it can be built there.
-    Raises RecipeError where it cannot take `size`.
+    `size`: pixels that it must take, checked. `head`: stands where the library's classifier stood; None keeps that.
+    `meta`: on torch's meta device, where it can be built there.
+    Raises RecipeError where it cannot take `size` or `head`.
     """
-    build = library_of(arch).build
-    net = _on_meta(build, arch, n_classes, size) if meta else build(arch.name, n_classes, size)
-    if size is not None:
-        check_size(net, arch, size)
-    return net
-
-
-def _on_meta(build: Any, arch: Arch, n_classes: int, size: int | None) -> nn.Module:
+    if not meta:
+        return _built(arch, n_classes, size, head)
     import torch
 
     try:
         with torch.device("meta"):
-            return build(arch.name, n_classes, size)
+            return _built(arch, n_classes, size, head)
     except (NotImplementedError, RuntimeError):  # the library reads numbers from tensors while it builds
-        return build(arch.name, n_classes, size)
+        return _built(arch, n_classes, size, head)
+
+
+def _built(arch: Arch, n_classes: int, size: int | None, head: MakeHead | None) -> nn.Module:
+    net = library_of(arch).build(arch.name, n_classes, size)
+    if size is not None:
+        check_size(net, arch, size)
+    if head is not None:
+        from fastrecipes.nets.heads import put_head
+
+        put_head(net, arch, head, n_classes, size or library_of(arch).native_size(arch.name)[0])
+    return net
 
 
 def check_size(net: nn.Module, arch: Arch, size: int, *, built_for: int | None = None) -> None:

@@ -17,6 +17,10 @@ class Family:
     """How one family (a module of `torchvision.models`) is built, cut into blocks and read from old files.
 
     `head`: path of the classifier.
+    `place`: path, where it is not `head`, of what a head of the recipe's own takes the place of: a norm that the
+    classifier begins with stays.
+    `pools`: paths of the layers that make one vector of the map, in order; empty where the classifier does it, None
+    where it is done by a function.
     `blocks`: name of a block -> pattern that its parameters' names start with, bottom to top; `{}` in a name
     is what the pattern's group caught. A function where the patterns depend on the network.
     `options`: arguments for the builder.
@@ -28,6 +32,8 @@ class Family:
     head: str
     blocks: Mapping[str, str] | Callable[[nn.Module], Mapping[str, str]]
     options: Mapping[str, Any] = field(default_factory=dict)
+    place: str = ""
+    pools: tuple[str, ...] | None = ("avgpool",)
     sized: str = ""
     renamed: tuple[tuple[str, str], ...] = ()
     unused: str = ""
@@ -73,24 +79,27 @@ _AUX = r"AuxLogits\.|aux\d\."
 
 FAMILIES = {
     "alexnet": Family("classifier", _between_pools),
-    "convnext": Family("classifier", _PAIRS),
-    "densenet": Family("classifier", _DENSE, renamed=((r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2."),)),
+    "convnext": Family("classifier", _PAIRS, place="classifier.2", pools=("avgpool", "classifier.1")),
+    "densenet": Family(
+        "classifier", _DENSE, pools=None, renamed=((r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2."),)
+    ),
     "efficientnet": Family("classifier", _FEATURES),
     "googlenet": Family("fc", {"stem": r"conv\d\.", "inception{}": r"inception(\d)"}, _INCEPTION, unused=_AUX),
     "inception": Family("fc", {"stem": r"Conv2d_", "Mixed_{}": r"Mixed_(\d)"}, _INCEPTION, unused=_AUX),
-    "maxvit": Family("classifier", {"stem": r"stem\.", "blocks.{}": r"blocks\.(\d+)\."}, sized="input_size"),
-    "mnasnet": Family("classifier", _MNAS),
-    "mobilenetv2": Family("classifier", _FEATURES),
+    "maxvit": Family("classifier", {"stem": r"stem\.", "blocks.{}": r"blocks\.(\d+)\."}, pools=(), sized="input_size"),
+    "mnasnet": Family("classifier", _MNAS, pools=None),
+    "mobilenetv2": Family("classifier", _FEATURES, pools=None),
     "mobilenetv3": Family("classifier", _FEATURES),
     "regnet": Family("fc", {"stem": r"stem\.", "trunk_output.block{}": r"trunk_output\.block(\d)\."}),
     "resnet": Family("fc", {"stem": r"(?:conv1|bn1)\.", "layer{}": r"layer(\d)\."}),
-    "shufflenetv2": Family("fc", {"stem": r"conv1\.", "stage{}": r"stage(\d)\.", "conv5": r"conv5\."}),
-    "squeezenet": Family("classifier", _between_pools),
+    "shufflenetv2": Family("fc", {"stem": r"conv1\.", "stage{}": r"stage(\d)\.", "conv5": r"conv5\."}, pools=None),
+    "squeezenet": Family("classifier", _between_pools, pools=()),
     "swin_transformer": Family("head", _PAIRS),
     "vgg": Family("classifier", _between_pools),
     "vision_transformer": Family(
         "heads",
         _VIT,
+        pools=None,
         sized="image_size",
         renamed=((r"mlp\.linear_1\.", "mlp.0."), (r"mlp\.linear_2\.", "mlp.3.")),
     ),

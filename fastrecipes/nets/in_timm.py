@@ -12,10 +12,24 @@ if TYPE_CHECKING:
 
     from fastrecipes.nets.fetch import Remote
 
-__all__ = ["build", "groups", "head", "last_layers", "modern", "names", "native_size", "remote", "stats"]
+__all__ = [
+    "build",
+    "groups",
+    "head",
+    "last_layers",
+    "modern",
+    "names",
+    "native_size",
+    "open_map",
+    "places",
+    "remote",
+    "stats",
+]
 
 # timm's suffix for "joins the group before".
 _JOINS = (99999,)
+# What `open_map` changes in the arguments that timm keeps of a network.
+_OPENED = ("num_classes", "global_pool", "fc_norm")
 # A network of one fixed size takes one of these, in this order of preference.
 _ANY_SIZE = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
@@ -79,6 +93,22 @@ def head(net: nn.Module, name: str) -> tuple[str, ...]:
     paths = [path for path, m in net.named_modules() if any(m is top for top in tops)]
     twins = [path for path in last_layers(net, name) if not any(f"{path}.".startswith(f"{p}.") for p in paths)]
     return (*paths, *twins)
+
+
+def places(net: nn.Module, name: str) -> tuple[str, ...]:
+    """Paths of what a head of the recipe's own takes the place of: the last layer, and its twin."""
+    return head(net, name)
+
+
+def open_map(net: nn.Module, name: str, pool: nn.Module) -> bool:
+    """Take the network's own pooling out, so that the last layer is given the map or all tokens; never puts `pool` in.
+
+    Raises what timm raises where it cannot.
+    """
+    n_classes = net.num_classes
+    net.reset_classifier(0, "")  # pyright: ignore[reportCallIssue]
+    net.num_classes = n_classes
+    return False
 
 
 def last_layers(net: nn.Module, name: str) -> tuple[str, ...]:
@@ -158,7 +188,7 @@ def modern(state: dict[str, Any], net: nn.Module, name: str) -> dict[str, Any]:
     import timm
     import torch
 
-    options = {k: v for k, v in getattr(net, "_model_args", {}).items() if k != "num_classes"}
+    options = {k: v for k, v in getattr(net, "_model_args", {}).items() if k not in _OPENED}
     overlay = {"state_dict": state, "custom_load": False}
     try:
         with torch.random.fork_rng(devices=[]):

@@ -23,6 +23,8 @@ __all__ = [
     "modern",
     "names",
     "native_size",
+    "open_map",
+    "places",
     "remote",
     "stats",
 ]
@@ -67,6 +69,26 @@ def build(name: str, n_classes: int, size: int | None) -> nn.Module:
 def head(net: nn.Module, name: str) -> tuple[str, ...]:
     """Paths of the whole classifier."""
     return (_family(name).head,)
+
+
+def places(net: nn.Module, name: str) -> tuple[str, ...]:
+    """Path of what a head of the recipe's own takes the place of."""
+    return (_family(name).place or _family(name).head,)
+
+
+def open_map(net: nn.Module, name: str, pool: nn.Module) -> bool:
+    """Put `pool` in place of the network's own pooling; False where the classifier is given the map itself.
+
+    Raises ValueError where a function does the pooling.
+    """
+    from torch import nn
+
+    pools = _family(name).pools
+    if pools is None:
+        raise ValueError("it pools by a function, not by a layer")
+    for path in pools:
+        net.set_submodule(path, pool if path == pools[-1] else nn.Identity())
+    return bool(pools)
 
 
 def last_layers(net: nn.Module, name: str) -> tuple[str, ...]:

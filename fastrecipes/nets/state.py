@@ -102,15 +102,15 @@ def _unprefixed(state: State) -> State:
     return state
 
 
-def by_position(state: State, net: nn.Module) -> State:
-    """`state` under the names of `net`, for a file with the same tensors in the same order under other names.
+def by_position(state: State, net: nn.Module, in_head: Callable[[str], bool]) -> State:
+    """The body's part of `state` under the names of `net`, for a file with its tensors in order under other names.
 
-    As it was, unless every last part of a name ("weight", "running_mean") agrees.
+    As it was, unless every last part of a name ("weight", "running_mean") agrees and one Linear layer follows.
     """
-    own = list(net.state_dict())
-    if [key.rpartition(".")[2] for key in state] != [key.rpartition(".")[2] for key in own]:
+    own = [key for key in net.state_dict() if not in_head(key)]
+    if [key.rpartition(".")[2] for key in state] != [*(key.rpartition(".")[2] for key in own), "weight", "bias"]:
         return state
-    return dict(zip(own, state.values(), strict=True))
+    return dict(zip(own, state.values(), strict=False))
 
 
 def _counts(key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
@@ -68,7 +68,7 @@ def obtainable(arch: Arch) -> bool:
 
 
 def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | None, pretrained: bool) -> Weights:
-    """Load weights into all of `net` but the last layer of its head, which stays new; what was used.
+    """Load weights into `net`; what was used. The last layer of its head, or all of a recipe's own head, stays new.
 
     `file` goes before a package, a package before the library's cache, the cache before a download.
     Raises NoWeights where there are none, RecipeError where a file is not weights of this network.
@@ -78,10 +78,17 @@ def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | Non
     if path is None:
         return choice.weights
     state = _fitted(read_state(path), net, arch, blocks, path)
-    new = tuple(f"{layer}." for layer in library_of(arch).last_layers(net, arch.name))
+    new = tuple(f"{path}." for path in _new(net, arch))
     left = fill(net, state, keep=lambda key: key.startswith(new))
     random = [key for key in left if not key.startswith(new) and not key.endswith("num_batches_tracked")]
     return _noting(choice.weights, random)
+
+
+def _new(net: nn.Module, arch: Arch) -> tuple[str, ...]:
+    """Paths of the layers that no file fills: a head of the recipe's own, else the last layer."""
+    from fastrecipes.nets.heads import heads_in
+
+    return heads_in(net) or library_of(arch).last_layers(net, arch.name)
 
 
 def _noting(weights: Weights, random: list[str]) -> Weights:
@@ -145,9 +152,13 @@ def _not_fetched(arch: Arch, remote: Remote, reason: str) -> str:
 def _fitted(state: State, net: nn.Module, arch: Arch, blocks: Blocks, path: Path) -> State:
     """`state` under the names of `net`; raises RecipeError where the body does not find its tensors there."""
     tops = tuple(f"{member}." for member in blocks.head.members)
+
+    def in_head(key: str) -> bool:
+        return key.startswith(tops)
+
     found: list[dict[str, list[str]]] = []
-    for reading in _readings(state, net, arch):
-        wrong = misfits(reading, net, lambda key: key.startswith(tops))
+    for reading in _readings(state, net, arch, in_head):
+        wrong = misfits(reading, net, in_head)
         if not wrong:
             return reading
         found.append(wrong)
@@ -156,10 +167,10 @@ def _fitted(state: State, net: nn.Module, arch: Arch, blocks: Blocks, path: Path
     raise RecipeError(f"weights: {path} does not fit the body of {arch}: {'; '.join(counts)}")
 
 
-def _readings(state: State, net: nn.Module, arch: Arch) -> Iterator[State]:
+def _readings(state: State, net: nn.Module, arch: Arch, in_head: Callable[[str], bool]) -> Iterator[State]:
     yield state
     if _package(arch):
-        yield by_position(state, net)
+        yield by_position(state, net, in_head)
     yield library_of(arch).modern(state, net, arch.name)
 
 

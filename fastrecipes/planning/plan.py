@@ -114,6 +114,8 @@ class Plan:
     momentum: float | None
     """the optimiser's own, which holds where a schedule says none; None where the optimiser does not tell"""
     notes: tuple[str, ...] = ()
+    head: str | None = None
+    """the recipe's head in words; None: the network's own"""
 
     @property
     def n_params(self) -> int:

@@ -10,6 +10,7 @@ from fastai.torch_core import norm_bias_params
 from torch import nn
 
 from fastrecipes.data.dataset import Dataset
+from fastrecipes.declare.described import shown
 from fastrecipes.declare.fields import is_declared
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.errors import RecipeError, did_you_mean
@@ -50,7 +51,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     return Plan(
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
-        seed=recipe.seed, momentum=hypers.get("mom"), notes=notes,
+        seed=recipe.seed, momentum=hypers.get("mom"), notes=notes, head=None if recipe.head is None else shown(recipe.head),
     )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:
     """The network without its weights, which is enough to count; built for the first stage, it must take all sizes."""
     arch = find_arch(recipe.arch)
     sizes = [recipe.of(stage, "size") for stage in recipe.stages]
-    net = build_net(arch, len(dataset.vocab), size=sizes[0], meta=True)
+    net = build_net(arch, len(dataset.vocab), size=sizes[0], head=recipe.head, meta=True)
     for size in sorted(set(sizes[1:]) - {sizes[0]}):
         check_size(net, arch, size, built_for=sizes[0])
     return net, cut(net, arch)

@@ -24,6 +24,8 @@ def _heading(plan: Plan) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("recipe", f"{escape(plan.recipe)} (seed {plan.seed})")
     grid.add_row("network", f"{plan.arch}, {_millions(plan.n_params)} parameters; weights: {escape(plan.weights)}")
+    if plan.head:
+        grid.add_row("head", f"{escape(plan.head)}, {plan.groups[-1].n_params:,} parameters")
     counts = f"{plan.n_train:,} training and {plan.n_valid:,} validation images, {len(plan.vocab)} classes"
     grid.add_row("data", f"{escape(clean(plan.source))}: {counts}")
     n = len(plan.stages)

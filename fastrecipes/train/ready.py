@@ -68,7 +68,7 @@ def make_ready(recipe: Recipe, workers: int | None, console: Console, *, weights
     dataset, plan = found, replace(plan, notes=(*found.notes, *(n for n in plan.notes if n not in found.notes)))
     arch = find_arch(recipe.arch)
     Draws(recipe.seed).seed_for("net")
-    net = build_net(arch, len(dataset.vocab), size=plan.stages[0].size)
+    net = build_net(arch, len(dataset.vocab), size=plan.stages[0].size, head=recipe.head)
     blocks = cut(net, arch)
     used = recipe
     if weights:
