@@ -280,8 +280,12 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
 
     photos = make_images(place / "photos")
     for recipe in shipped_recipes():
-        small = ["--set", "arch=test_resnet", "--set", "size=32", "--set", "bs=8", "--no-pretrained", "--scale", "0.1"]
-        yield recipe.path.stem, ["run", str(recipe.path), "--data", str(photos), *small, "--set", "stages.1.size=40"]
+        texts = ["arch=test_resnet", "size=32", "bs=8"]
+        for i in range(recipe.n_stages or 0):  # of two sizes, whatever the recipe's own are
+            texts += [f"stages.{i}.bs=8", f"stages.{i}.size={32 + 8 * (i % 2)}"]
+        scale = ["--no-pretrained", "--scale", "0.1" if recipe.path.stem != "from_scratch" else "0.02"]
+        small = [*(word for text in texts for word in ("--set", text)), *scale]
+        yield recipe.path.stem, ["run", str(recipe.path), "--data", str(photos), *small]
     for name, opt in OPTIMISERS.items():
         path = place / f"{name}.py"
         path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt))

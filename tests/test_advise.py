@@ -191,6 +191,13 @@ def test_a_network_whose_weights_cannot_be_had() -> None:
     assert found.blocks == RESNET
 
 
+def test_a_network_of_one_size() -> None:
+    """Its own size is used: this one takes no 128 px."""
+    assert find_network(CPU, "torchvision/vit_b_16", 3).only_size == 224
+    assert find_network(CPU, "eva02_tiny_patch14_224", 3).only_size == 224
+    assert find_network(CPU, "test_resnet", 3).only_size is None
+
+
 # What is written
 
 

@@ -106,6 +106,15 @@ def test_a_link_stands_for_its_file(cli: Cli, photos: Path, tmp_path: Path) -> N
     assert not one.is_symlink()
 
 
+def test_links_to_folders_are_followed(cli: Cli, photos: Path, tmp_path: Path) -> None:
+    """A class may lie elsewhere; a link to a folder that holds it is no class of its own."""
+    (photos / "cross").rename(tmp_path / "elsewhere")
+    (photos / "cross").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert cli("split", photos, tmp_path / "out").code == 0
+    assert len(parts_of(tmp_path / "out")) == 30
+
+
 def test_the_same_file_is_in_one_part(cli: Cli, photos: Path, tmp_path: Path) -> None:
     """Every image twice, with any seed: no pair is torn apart, and the shares hold."""
     for path in list(photos.rglob("*.png")):
@@ -177,6 +186,7 @@ def same(d: Path) -> None:
         (same, [], "class 'cross': 10 images, 1 of them different, cannot fill 2 parts (train, val), one different image each at least; add images or leave the class out"),
         (lambda d: (d / "cross" / "00.png").rename(d / "00.png"), [], "data: 1 image in no class folder, such as 00.png; expected {D}/CLASS/image.jpg"),
         (lambda d: [(d / "train").mkdir(), (d / "cross").rename(d / "train" / "cross")], [], "data: 10 images in no class folder, such as train/cross/00.png; expected {D}/CLASS/image.jpg"),
+        (lambda d: (d / "cross" / "gone.jpg").symlink_to("nowhere"), [], "data: {D}/cross/gone.jpg cannot be read (No such file or directory); repair or remove it"),
         (keep, ["--valid-pct", "0"], "--valid-pct 0: expected a share above 0 and below 1, such as 0.2"),
         (keep, ["--valid-pct", "20"], "--valid-pct 20: expected a share above 0 and below 1, such as 0.2"),
         (keep, ["--valid-pct", "nan"], "--valid-pct nan: expected a share above 0 and below 1, such as 0.2"),

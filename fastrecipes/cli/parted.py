@@ -41,7 +41,7 @@ def _row(counts: list[int]) -> list[str]:
 
 def _notes(made: Divided) -> Iterator[str]:
     ways = " and ".join(f"{n:,} {_plural(way, n)}" for way, n in sorted(made.how.items()))
-    yield f"{made.out}: {ways}"
+    yield f"{clean(str(made.out))}: {ways}"
     if made.repeated:
         yield f"note: {made.repeated:,} images are not the only ones of their bytes; each is in one part with its doubles"
     if made.contrary:

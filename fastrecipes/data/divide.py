@@ -56,13 +56,20 @@ def divide(
     _check_places(folder, out)
     classes = _classes(folder)
     files = [file for own in classes.values() for file in own]
+    sums = dict(zip(files, each(_checksum, files, on_image), strict=True))
+    placed = draw({label: {file: sums[file] for file in own} for label, own in classes.items()}, shares, seed)
     try:
-        sums = dict(zip(files, each(lambda file: sha256(file.read_bytes()), files, on_image), strict=True))
-        placed = draw({label: {file: sums[file] for file in own} for label, own in classes.items()}, shares, seed)
         how = _made(placed, out, copy)
     except OSError as e:
         raise RunError(f"{e.filename2 or e.filename or out}: {e.strerror}; nothing was split") from e
     return _told(folder, out, shares, placed, sums, how)
+
+
+def _checksum(file: Path) -> str:
+    try:
+        return sha256(file.read_bytes())
+    except OSError as e:
+        raise RecipeError(f"data: {file} cannot be read ({e.strerror}); repair or remove it") from e
 
 
 def _check_places(folder: Path, out: Path) -> None:

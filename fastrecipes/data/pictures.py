@@ -27,12 +27,24 @@ def is_image(file: Path) -> bool:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All images below `folder` in the order of their paths; hidden files and folders are left out."""
+    """All images below `folder` in the order of their paths; hidden files and folders are left out.
+
+    Links to folders are followed, unless to one that holds them.
+    """
     found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if _shown(name) and not _loops(Path(place, name))]
         found += [Path(place, name) for name in names if is_image(Path(name))]
     return sorted(found)
+
+
+def _shown(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
+
+
+def _loops(folder: Path) -> bool:
+    """Whether a folder is a link to itself or to one above it."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def check_folder(folder: Path) -> None:

@@ -116,6 +116,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     head: str | None = None
     """the recipe's head in words; None: the network's own"""
+    loss: str | None = None
+    """the recipe's loss in words; None: cross-entropy"""
 
     @property
     def n_params(self) -> int:

@@ -52,6 +52,7 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
         seed=recipe.seed, momentum=hypers.get("mom"), notes=notes, head=None if recipe.head is None else shown(recipe.head),
+        loss=None if recipe.loss_func is None else shown(recipe.loss_func),
     )  # fmt: skip
 
 

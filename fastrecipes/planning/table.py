@@ -17,7 +17,7 @@ __all__ = ["plan_table"]
 def plan_table(plan: Plan) -> RenderableType:
     """The plan as rich renders it: what is trained on what, the stages, and what to know."""
     notes = (f"note: {escape(clean(note))}" for note in plan.notes)
-    return Group(_heading(plan), "", _stages(plan), "", *_group_rates(plan), _blocks(plan), *notes)
+    return Group(_heading(plan), "", _stages(plan), "", *_group_rates(plan), *_extras(plan), _blocks(plan), *notes)
 
 
 def _heading(plan: Plan) -> RenderableType:
@@ -30,6 +30,8 @@ def _heading(plan: Plan) -> RenderableType:
     grid.add_row("data", f"{escape(clean(plan.source))}: {counts}")
     n = len(plan.stages)
     total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
+    if plan.loss:
+        grid.add_row("loss", escape(plan.loss))
     grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}")
     return grid
 
@@ -64,6 +66,24 @@ def _group_rates(plan: Plan) -> Iterator[str]:
         if len(set(stage.trained_lrs)) > 1:
             rates = (f"{name} {lr:.3g}" for name, lr in zip(stage.trained, stage.trained_lrs, strict=True))
             yield f"rates of {stage.label}: {escape(', '.join(rates))}"
+
+
+def _extras(plan: Plan) -> Iterator[str]:
+    """What a stage does beside its steps; once, where all stages do the same."""
+    said = [", ".join(map(escape, _extras_of(stage))) for stage in plan.stages]
+    if len(said) > 1 and len(set(said)) == 1:
+        said, labels = said[:1], ["all stages"]
+    else:
+        labels = [stage.label for stage in plan.stages]
+    yield from (f"{label}: {text}" for label, text in zip(labels, said, strict=True) if text)
+
+
+def _extras_of(stage: StagePlan) -> Iterator[str]:
+    yield from (repr(said) for said in (stage.mix, stage.early_stop) if said is not None)
+    if stage.clip is not None:
+        yield f"gradients cut down to norm {stage.clip:g}"
+    if stage.restore_best:
+        yield "hands on its best weights"
 
 
 def _schedule(stage: StagePlan) -> str:
