@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: demo test lint docs bench
 
 demo: $(INSTALLED)  ## train all five stages on the demo images
-	$(BIN)fastrecipes run recipes/car_brand_5stage.py --set arch=tf_efficientnet_lite0 --set size=128 --set bs=32 --scale 0.1
+	$(BIN)fastrecipes run recipes/car_brand_5stage.py --set arch=tf_efficientnet_lite0 --set size=128 --set bs=32 --scale 0.2
 
 test: $(INSTALLED)  ## every test, no network needed
 	$(PYTHON) -m pytest -q
