@@ -106,12 +106,12 @@ class StageLearner(Learner):
             self.keeper.training_done(self)
 
     def _do_one_batch(self) -> None:
-        """A batch; with `auto_batch`, in as many parts as memory needs."""
+        """A batch; with `auto_batch`, in as many parts as memory needs, each of two images or more for BatchNorm's sake."""
         while True:
             try:
                 return self._in_parts() if self.n_parts > 1 else super()._do_one_batch()
             except Exception as e:
-                if not self.auto_batch or not is_out_of_memory(e) or 2 * self.n_parts > len(self.yb[0]):
+                if not self.auto_batch or not is_out_of_memory(e) or 4 * self.n_parts > len(self.yb[0]):
                     raise
                 what = str(e).partition("\n")[0]
             self._halve(what)
