@@ -65,7 +65,7 @@ recipe = Recipe(
         Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, schedule=PLATEAU, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
         Stage(epochs=1, unfreeze=1, lr=1e-3, batchnorm="train", cbs=[CutMix()]),
         Stage(
-            epochs=3, unfreeze="all", lr=1e-3, mix=MixUpCutMix(off_from=2), clip=1.0, restore_best=True,
+            epochs=3, unfreeze="all", lr=1e-3, mix=MixUpCutMix(off_from=2), clip=1.0, ema=0.9, restore_best=True,
             early_stop=EarlyStop(monitor="f1_macro", patience=1),
         ),
     ],

@@ -42,6 +42,7 @@ _ROLLBACK = Rule("Rollback(factor=0.1, tries=2)", lambda v: isinstance(v, Rollba
 _SCHEDULE = Rule(
     "a schedule such as OneCycle(pct_start=0.3)", lambda v: isinstance(v, Schedule) and not isinstance(v, type)
 )
+_DECAY = Rule("a number between 0 and 1, such as 0.999", lambda v: is_number(v) and 0 < v < 1)
 _MIX = Rule("MixUpCutMix(mixup=0.2, cutmix=1.0)", lambda v: isinstance(v, MixUpCutMix))
 _EARLY_STOP = Rule("EarlyStop(monitor='f1_macro', patience=5)", lambda v: isinstance(v, EarlyStop))
 _CALLABLE = callable_or("a function")
@@ -99,6 +100,7 @@ class Stage:
     early_stop: Annotated[EarlyStop | None, optional(_EARLY_STOP)] = None
     restore_best: Annotated[bool | None, optional(_FLAG)] = None
     clip: Annotated[float | None, optional(number(above=0))] = None
+    ema: Annotated[float | None, optional(_DECAY)] = None
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,9 @@ class Recipe:
     """hand a stage's best weights by `monitor`, not its last, to the next"""
     clip: Annotated[float | None, optional(number(above=0))] = None
     """the norm that all gradients together are cut down to, where it is larger; None: never"""
+    ema: Annotated[float | None, optional(_DECAY)] = None
+    """decay of an average of the weights over a stage's steps, such as 0.999, which is validated, kept and handed on;
+    None: the weights themselves are"""
     pretrained: Annotated[bool, _FLAG] = True
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None

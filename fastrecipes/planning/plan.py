@@ -45,6 +45,8 @@ class StagePlan:
     mix: MixUpCutMix | None = None
     early_stop: EarlyStop | None = None
     restore_best: bool = False
+    ema: float | None = None
+    """decay of the average of the weights"""
     clip: float | None = None
     """norm that the gradients are cut down to"""
 

@@ -107,6 +107,7 @@ def _resolved(
         batchnorm=batchnorm, frozen=names[:first], trained=names[first:],
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
+        ema=recipe.of(stage, "ema"),
     )  # fmt: skip
 
 

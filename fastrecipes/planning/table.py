@@ -82,6 +82,8 @@ def _extras_of(stage: StagePlan) -> Iterator[str]:
     yield from (repr(said) for said in (stage.mix, stage.early_stop) if said is not None)
     if stage.clip is not None:
         yield f"gradients cut down to norm {stage.clip:g}"
+    if stage.ema is not None:
+        yield f"weights averaged with decay {stage.ema:g}"
     if stage.restore_best:
         yield "hands on its best weights"
 

@@ -9,6 +9,7 @@ from typing import Any
 from fastrecipes.errors import StoppedError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.record.checkpoint import save_last
+from fastrecipes.train.averaging import kept_net
 from fastrecipes.train.display import RunDisplay, log
 from fastrecipes.train.guard import check_epoch
 from fastrecipes.train.ledger import Ledger
@@ -101,7 +102,7 @@ class Keeper:
         if row is not None:
             check_epoch(self.stage, row, learn)
             matrix = learn.confusion.matrix if hasattr(learn, "confusion") else None
-            best = self.ledger.offer(self.stage, row, learn.model, matrix)
+            best = self.ledger.offer(self.stage, row, kept_net(learn), matrix)
             self.display.say_epoch(self.stage, row, best)
             ended = self.ledger.stopper.after(self.stage, row)
         if last or ended:

@@ -26,6 +26,7 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.nets.blocks import Blocks
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import StagePlan
+from fastrecipes.train.averaging import Average
 from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.keeper import Keeper
@@ -177,6 +178,8 @@ def stage_learner(
     if stage.mix is not None:
         learn.loss_func = MixedLoss(learn.loss_func)
         learn.add_cb(MixBatches(stage.mix))
+    if stage.ema is not None:
+        learn.add_cb(Average(stage.ema))
     if stage.clip is not None:
         learn.add_cb(GradientClip(stage.clip))
     learn.remove_cbs(ProgressCallback)
