@@ -202,6 +202,8 @@ def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
         code = wait(start(words, fault, said, counts_to), plan if isinstance(plan, float) else None)
         if code is None:
             kills += 1
+            if is_finished(out):  # it died after its last word
+                return Outcome(*result(out), kills)
             if i == 0 and case.between:
                 case.between(next(iter(out.glob("*/*"))))
         elif code == 0:
@@ -209,6 +211,11 @@ def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
         else:
             raise RuntimeError(f"{case.name}: exit code {code}\n{said.read_text()[-3000:]}")
     raise RuntimeError(f"{case.name}: did not end")
+
+
+def is_finished(out: Path) -> bool:
+    """Whether the one run below `out` says that it is at its end."""
+    return any(json.loads(info.read_text())["status"] == "finished" for info in out.glob("*/*/run.json"))
 
 
 def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:

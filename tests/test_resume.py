@@ -80,9 +80,11 @@ def test_a_signal_writes_the_state_and_says_how_to_go_on(
     """In training and in validation: the command that it prints ends with the weights of the run that was not stopped."""
     path = recipe_file()
     whole = run(load_recipe(path), out=tmp_path / "whole")
+    before = signal.signal(number, signal.default_int_handler)  # under nohup a closing terminal is ignored, by us too
     with monkeypatch.context() as patched:
         stop_after(batches, number, patched)
         told = cli("run", path, "--out", tmp_path / "runs")
+    signal.signal(number, before)
     assert told.code == code
     (folder,) = (tmp_path / "runs").glob("*/*")
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
