@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the n
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
@@ -124,3 +125,18 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Told(int(ended.value.code or 0), told.out, told.err)
 
     return call
+
+
+def stop_after(batches: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a signal when that many batches, of validation too, are done."""
+    from fastrecipes.train.keeper import Keeper
+
+    plain, seen = Keeper.batch_done, [0]
+
+    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
+        seen[0] += 1
+        if seen[0] == batches:
+            os.kill(os.getpid(), number)
+        plain(self, learn, batch)
+
+    monkeypatch.setattr(Keeper, "batch_done", batch_done)

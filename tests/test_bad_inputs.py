@@ -7,12 +7,13 @@ test that shows an input; `DROPPED` says why one cannot be given here.
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Told, make_images
+from conftest import Told, make_images, stop_after
 from PIL import Image
 
 Write = Callable[..., Path]
@@ -187,22 +188,9 @@ def test_bad_images_may_be_left_out(cli: Cli, recipe_file: Write, tmp_path: Path
 
 def test_a_shortened_recipe(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
     """A fork of a run that has done more stages than the recipe has now."""
-    import os
-    import signal
-
-    from fastrecipes.train.keeper import Keeper
-
-    plain, seen = Keeper.batch_done, [0]
-
-    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
-        seen[0] += 1
-        if seen[0] == 8:
-            os.kill(os.getpid(), signal.SIGTERM)
-        plain(self, learn, batch)
-
     path = recipe_file()
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "batch_done", batch_done)
+        stop_after(8, signal.SIGTERM, patched)
         assert cli("run", path, "--out", tmp_path / "runs").code == 143
     (folder,) = (tmp_path / "runs").glob("*/*")
     path.write_text(path.read_text().replace('        Stage(epochs=2, unfreeze="all", lr=1e-2, size=40),\n', ""))

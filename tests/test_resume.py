@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,12 +14,11 @@ from typing import Any
 
 import kill_campaign as campaign
 import pytest
-from conftest import Told, make_images
+from conftest import Told, make_images, stop_after
 
 from fastrecipes import RecipeError, StoppedError, load_recipe, run
 from fastrecipes.record.checkpoint import load_checkpoint
 from fastrecipes.record.lock import locked
-from fastrecipes.train.keeper import Keeper
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
@@ -55,19 +53,6 @@ def test_killed_runs_end_as_the_whole_one(name: str, lines: dict[str, list[str]]
         assert outcome.kills == len(case.faults)
     case = campaign.Case("planted", words, [campaign.Fault("batch", 9)], between=campaign.plant_error)
     assert not campaign.same(base, campaign.play(case, tmp_path / "case"))
-
-
-def stop_after(batches: int, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send this process a signal when that many batches, of validation too, are done."""
-    plain, seen = Keeper.batch_done, [0]
-
-    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
-        seen[0] += 1
-        if seen[0] == batches:
-            os.kill(os.getpid(), number)
-        plain(self, learn, batch)
-
-    monkeypatch.setattr(Keeper, "batch_done", batch_done)
 
 
 @pytest.mark.parametrize(

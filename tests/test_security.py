@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Told, make_images
+from conftest import Told, make_images, stop_after
 from PIL import Image
 
 from fastrecipes import RecipeError
 from fastrecipes.record.folder import RunFolder
-from fastrecipes.train.keeper import Keeper
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
@@ -38,16 +37,9 @@ class Planted:
 @pytest.fixture
 def interrupted(recipe_file: Write, tmp_path: Path, monkeypatch: Any, cli: Cli) -> tuple[Path, Path]:
     """A recipe and the folder of its run, stopped in its second stage."""
-    plain, seen, path = Keeper.batch_done, [0], recipe_file()
-
-    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
-        seen[0] += 1
-        if seen[0] == 8:
-            os.kill(os.getpid(), signal.SIGTERM)
-        plain(self, learn, batch)
-
+    path = recipe_file()
     with monkeypatch.context() as patched:
-        patched.setattr(Keeper, "batch_done", batch_done)
+        stop_after(8, signal.SIGTERM, patched)
         assert cli("run", path, "--out", tmp_path / "runs").code == 143
     return path, next((tmp_path / "runs").glob("*/*"))
 
