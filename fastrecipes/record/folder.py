@@ -43,6 +43,8 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.plots = path / "plots"
         self.lock = path / "lock"
+        self.steps = path / "steps.csv"  # one row an optimiser step
+        self.predictions = path / "predictions.safetensors"  # of the best epoch, for every validation image
         self.per_class = path / "per_class.csv"
         self.bad_images = path / "bad_images.csv"
         self.info: dict[str, Any] = {}

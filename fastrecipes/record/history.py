@@ -10,7 +10,7 @@ from typing import Any
 
 from fastrecipes.record.files import append_line, write_atomic
 
-__all__ = ["History", "read_history"]
+__all__ = ["History", "Row", "less_is_better", "read_history"]
 
 Row = dict[str, Any]
 
@@ -39,6 +39,11 @@ class History:
         lines = [_csv(list(self.rows[0]))] if self.rows else []
         lines += [_csv([_cell(value) for value in row.values()]) for row in self.rows]
         write_atomic(self.path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def less_is_better(monitor: str) -> bool:
+    """Whether a lower value is the better one: as in fastai, where the name says loss or error."""
+    return "loss" in monitor or "error" in monitor
 
 
 def _csv(cells: list[Any]) -> str:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastrecipes.planning.plan import Plan, StagePlan
-from fastrecipes.train.best import less_is_better
+from fastrecipes.record.history import less_is_better
 
 __all__ = ["run_summary"]
 

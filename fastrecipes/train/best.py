@@ -6,12 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Best", "less_is_better"]
+from fastrecipes.record.history import less_is_better
 
-
-def less_is_better(monitor: str) -> bool:
-    """Whether a lower value is the better one: as in fastai, where the name says loss or error."""
-    return "loss" in monitor or "error" in monitor
+__all__ = ["Best"]
 
 
 class Best:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastrecipes.declare.plateau import ReduceOnPlateau
-from fastrecipes.train.best import less_is_better
+from fastrecipes.record.history import less_is_better
 
 __all__ = ["Plateau"]
 

@@ -10,7 +10,7 @@ import torch
 
 from fastrecipes.declare.stopping import EarlyStop
 from fastrecipes.planning.plan import StagePlan
-from fastrecipes.train.best import less_is_better
+from fastrecipes.record.history import less_is_better
 
 __all__ = ["Patience", "StageBest", "Stopper"]
 
