@@ -57,6 +57,7 @@ PLATEAU = ReduceOnPlateau(patience=0, threshold=0.5, cooldown=1)
 
 recipe = Recipe(
     data=data, source={source!r}, arch="test_resnet", size=32, bs=8, pretrained=False, opt_func={opt}, wd=1e-3,
+    precision="{precision}",
     metrics=[accuracy, F1Score(average="macro"), "f1_macro"], monitor="valid_loss",
     loss_func=cross_entropy(label_smoothing=0.1, weight="balanced"),
     stages=[
@@ -65,7 +66,7 @@ recipe = Recipe(
         Stage(epochs=4, unfreeze="all", lr=3e-3, bs=6, schedule=PLATEAU, cbs=[EarlyStoppingCallback(patience=2), Averaged]),
         Stage(epochs=1, unfreeze=1, lr=1e-3, batchnorm="train", cbs=[CutMix()]),
         Stage(
-            epochs=3, unfreeze="all", lr=1e-3, mix=MixUpCutMix(off_from=2), clip=1.0, ema=0.9, restore_best=True,
+            epochs=3, unfreeze="all", lr=1e-3, mix=MixUpCutMix(off_from=2), clip=1.0, ema=0.9, restore_best=True, accumulate=3,
             early_stop=EarlyStop(monitor="f1_macro", patience=1),
         ),
     ],
@@ -80,6 +81,8 @@ OPTIMISERS = {
     "lamb": "lamb()",
     "lion": "lion()",
 }
+
+PRECISIONS = {"lamb": "fp16", "radam": "fp16", "lion": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
         yield recipe.path.stem, ["run", str(recipe.path), "--data", str(photos), *small]
     for name, opt in OPTIMISERS.items():
         path = place / f"{name}.py"
-        path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt))
+        path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt, precision=PRECISIONS.get(name, "fp32")))
         yield name, ["run", str(path)]
 
 

@@ -28,9 +28,10 @@ from fastrecipes.declare.rules import (
 from fastrecipes.declare.schedules import OneCycle
 from fastrecipes.declare.stopping import EarlyStop
 
-__all__ = ["BAD_IMAGES", "BATCHNORM", "Origin", "Recipe", "Stage", "scaled"]
+__all__ = ["BAD_IMAGES", "BATCHNORM", "PRECISIONS", "Origin", "Recipe", "Stage", "scaled"]
 
 BATCHNORM = ("train", "frozen_affine", "frozen")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 BAD_IMAGES = ("error", "skip", "report")
 
 _UNFREEZE = Rule(
@@ -101,6 +102,7 @@ class Stage:
     restore_best: Annotated[bool | None, optional(_FLAG)] = None
     clip: Annotated[float | None, optional(number(above=0))] = None
     ema: Annotated[float | None, optional(_DECAY)] = None
+    accumulate: Annotated[int | None, optional(whole(at_least=1))] = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,15 @@ class Recipe:
     ema: Annotated[float | None, optional(_DECAY)] = None
     """decay of an average of the weights over a stage's steps, such as 0.999, which is validated, kept and handed on;
     None: the weights themselves are"""
+    accumulate: Annotated[int, whole(at_least=1)] = 1
+    """batches whose gradients add up to one optimiser step: as a batch so many times larger, in the memory of one"""
+    precision: Annotated[str, choice(*PRECISIONS)] = "auto"
+    """what the network computes in; weights, loss and optimiser stay fp32. "auto": bf16 on CUDA where the GPU has it,
+    else fp16 with a scaled loss; fp32 elsewhere"""
+    channels_last: Annotated[bool | None, optional(_FLAG)] = None
+    """memory format of the network: channels last; None: on a CPU, and on CUDA in half precision, where it is faster"""
+    compile: Annotated[bool, _FLAG] = False
+    """torch.compile the network at each stage's start; where that fails, train without, and say so"""
     pretrained: Annotated[bool, _FLAG] = True
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None

@@ -30,7 +30,8 @@ class StagePlan:
     """image side in pixels"""
     bs: int
     """images a batch"""
-    steps_per_epoch: int
+    batches_per_epoch: int
+    """of training; what is left after the last full batch waits for the next epoch's order"""
     schedule: Schedule
     lrs: tuple[float, ...]
     """top rate of every group, body bottom-up, head last; frozen groups do not use theirs"""
@@ -49,6 +50,8 @@ class StagePlan:
     """decay of the average of the weights"""
     clip: float | None = None
     """norm that the gradients are cut down to"""
+    accumulate: int = 1
+    """batches whose gradients make one optimiser step"""
 
     @property
     def label(self) -> str:
@@ -62,6 +65,21 @@ class StagePlan:
         if not self.frozen:
             return "all"
         return ", ".join(self.trained) if len(body) <= 3 else f"{body[0]} .. {body[-1]}, {self.trained[-1]}"
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of an epoch; the last one takes what batches there are left."""
+        return -(-self.batches_per_epoch // self.accumulate)
+
+    def step_of(self, batch: int) -> int:
+        """The optimiser step that the stage's training batch number `batch`, counted over its epochs, is part of."""
+        epoch, place = divmod(batch, self.batches_per_epoch)
+        return epoch * self.steps_per_epoch + place // self.accumulate
+
+    @property
+    def batches(self) -> int:
+        """Training batches of the stage."""
+        return self.epochs * self.batches_per_epoch
 
     @property
     def steps(self) -> int:
@@ -120,6 +138,8 @@ class Plan:
     """the recipe's head in words; None: the network's own"""
     loss: str | None = None
     """the recipe's loss in words; None: cross-entropy"""
+    precision: str = "fp32"
+    """what the network computes in: fp32, bf16 or fp16"""
 
     @property
     def n_params(self) -> int:
@@ -136,6 +156,11 @@ class Plan:
         """Optimiser steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
+    @property
+    def batches(self) -> int:
+        """Training batches of all stages."""
+        return sum(stage.batches for stage in self.stages)
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON holds it."""
         return asdict(self) | {"stages": [_stage_dict(s) for s in self.stages]}
@@ -144,4 +169,5 @@ class Plan:
 def _stage_dict(stage: StagePlan) -> dict[str, Any]:
     """A stage as JSON holds it: objects of the vocabulary as a recipe says them."""
     said = {name: getattr(stage, name) for name in ("schedule", "mix", "early_stop")}
-    return asdict(stage) | {name: None if value is None else repr(value) for name, value in said.items()}
+    words = {name: None if value is None else repr(value) for name, value in said.items()}
+    return asdict(stage) | {"steps_per_epoch": stage.steps_per_epoch} | words

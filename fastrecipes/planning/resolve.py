@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from fastai.callback.mixup import CutMix, MixHandler, MixUp
-from fastai.torch_core import norm_bias_params
+from fastai.torch_core import default_device, norm_bias_params
 from torch import nn
 
 from fastrecipes.data.dataset import Dataset
@@ -20,6 +20,7 @@ from fastrecipes.nets.weights import pretrained_source
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
 from fastrecipes.planning.plan import Group, Plan, StagePlan
+from fastrecipes.planning.precision import precision_of
 from fastrecipes.planning.rates import group_rates
 from fastrecipes.planning.start import start_file
 
@@ -47,12 +48,13 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     problems += wrong
     if problems:
         raise RecipeError(*problems)
+    precision = precision_of(recipe.precision, default_device())
     notes = (*dataset.notes, *_notes(recipe, stages, random))
     return Plan(
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
         seed=recipe.seed, momentum=hypers.get("mom"), notes=notes, head=None if recipe.head is None else shown(recipe.head),
-        loss=None if recipe.loss_func is None else shown(recipe.loss_func),
+        loss=None if recipe.loss_func is None else shown(recipe.loss_func), precision=precision,
     )  # fmt: skip
 
 
@@ -93,22 +95,32 @@ def _resolved(
 ) -> StagePlan:
     names = (*blocks.names, blocks.head.name)
     first = len(blocks.body) - _placed("", blocks.n_unfrozen, stage.unfreeze)
-    bs, n_train = recipe.of(stage, "bs"), len(dataset.train)
-    if bs > n_train:
-        raise RecipeError(
-            f"bs: a batch of {bs} is more than the {n_train} training images; give bs={max(2, n_train // 4)} or more data"
-        )
+    bs, accumulate = _batches(recipe, stage, len(dataset.train))
     batchnorm = recipe.of(stage, "batchnorm")
     if batchnorm == "frozen" and random:
         batchnorm = "frozen_affine"  # random weights have no statistics that eval mode could use
     return StagePlan(
-        index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs, steps_per_epoch=n_train // bs,
+        index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs, batches_per_epoch=len(dataset.train) // bs,
         schedule=recipe.of(stage, "schedule"), lrs=_placed("lr: ", group_rates, stage.lr, names), wd=recipe.of(stage, "wd"),
         batchnorm=batchnorm, frozen=names[:first], trained=names[first:],
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
-        ema=recipe.of(stage, "ema"),
+        ema=recipe.of(stage, "ema"), accumulate=accumulate,
     )  # fmt: skip
+
+
+def _batches(recipe: Recipe, stage: Stage, n_train: int) -> tuple[int, int]:
+    """The batch size of a stage and how many batches make a step, where an epoch has as many."""
+    bs, accumulate = recipe.of(stage, "bs"), recipe.of(stage, "accumulate")
+    if bs > n_train:
+        raise RecipeError(
+            f"bs: a batch of {bs} is more than the {n_train} training images; give bs={max(2, n_train // 4)} or more data"
+        )
+    if accumulate > n_train // bs:
+        raise RecipeError(
+            f"accumulate: a step of {accumulate} batches is more than the {n_train // bs} of an epoch; give at most that"
+        )
+    return bs, accumulate
 
 
 def _placed(where: str, find: Callable[..., T], *args: Any) -> T:

@@ -32,7 +32,8 @@ def _heading(plan: Plan) -> RenderableType:
     total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
     if plan.loss:
         grid.add_row("loss", escape(plan.loss))
-    grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}")
+    precision = "" if plan.precision == "fp32" else f"; computes in {plan.precision}"
+    grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}{precision}")
     return grid
 
 
@@ -50,9 +51,13 @@ def _row(plan: Plan, stage: StagePlan) -> Sequence[str]:
     share = f"{_millions(stage.n_trained)} {stage.n_trained / plan.n_params:6.1%}"
     wd = "" if stage.wd is None else f"{stage.wd:g}"
     return (
-        stage.label, escape(stage.trains), share, escape(_rates(stage)), f"{stage.size}", f"{stage.bs}", f"{stage.epochs}",
+        stage.label, escape(stage.trains), share, escape(_rates(stage)), f"{stage.size}", _bs(stage), f"{stage.epochs}",
         f"{stage.steps:,}", wd, stage.batchnorm, escape(_schedule(stage)),
     )  # fmt: skip
+
+
+def _bs(stage: StagePlan) -> str:
+    return f"{stage.bs}" if stage.accumulate == 1 else f"{stage.bs} x {stage.accumulate}"
 
 
 def _rates(stage: StagePlan) -> str:

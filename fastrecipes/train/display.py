@@ -136,7 +136,7 @@ class RunDisplay:
     """The bars of a run, and its lines. `callback(stage)` reports one stage of it."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan, self.steps_done, self.worked, self.trained_for = plan, 0, 0.0, 0.0
+        self.plan, self.batches_done, self.worked, self.trained_for = plan, 0, 0.0, 0.0
         self.bars = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
@@ -145,7 +145,7 @@ class RunDisplay:
 
     def __enter__(self) -> RunDisplay:
         self.bars.start()
-        self.whole = self.bars.add_task("run", total=self.plan.steps, told="")
+        self.whole = self.bars.add_task("run", total=self.plan.batches, told="")
         self.epoch = self.bars.add_task("", total=1, told="", visible=False)
         return self
 
@@ -155,10 +155,10 @@ class RunDisplay:
     def begin_at(self, position: Position) -> None:
         """Count what an interrupted run had done before."""
         stages = self.plan.stages[: position.stage]
-        here = self.plan.stages[position.stage].steps_per_epoch if position.stage < len(self.plan.stages) else 0
-        self.steps_done = sum(stage.steps for stage in stages) + position.epoch * here + position.batch
+        here = self.plan.stages[position.stage].batches_per_epoch if position.stage < len(self.plan.stages) else 0
+        self.batches_done = sum(stage.batches for stage in stages) + position.epoch * here + position.batch
         self.worked, self.trained_for = 0.0, 0.0
-        self.bars.update(self.whole, completed=self.steps_done)
+        self.bars.update(self.whole, completed=self.batches_done)
 
     def callback(self, stage: StagePlan) -> StageDisplay:
         """The fastai callback that reports `stage`."""
@@ -176,20 +176,20 @@ class RunDisplay:
         lr = max(value for name, value in row.items() if name.startswith("lr_") and value is not None)
         place = f"{stage.label} epoch {row['epoch'] + 1}/{stage.epochs}"
         speed = f"{row['seconds']:.1f} s, {row['images_per_s']:.0f} images/s, {row['memory_mb']:.0f} MB"
-        left = f", {clock(self._seconds_left(stage, row))} left" if self.steps_done < self.plan.steps else ""
+        left = f", {clock(self._seconds_left(stage, row))} left" if self.batches_done < self.plan.batches else ""
         log.info("%s: %s, lr %.2g; %s%s%s", place, ", ".join(shown), lr, speed, left, " (best so far)" if best else "")
 
     def _seconds_left(self, stage: StagePlan, row: dict[str, Any]) -> float:
-        """What is left, at the speed so far: a step costs by its pixels, and a block that trains three times one that does not."""
+        """What is left, at the speed so far: a batch costs by its pixels, and a block that trains three times one that does not."""
         self.trained_for += row["seconds"]
-        self.worked += stage.steps_per_epoch * _work(stage)
-        later = sum(other.steps * _work(other) for other in self.plan.stages[stage.index + 1 :])
-        here = (stage.epochs - 1 - row["epoch"]) * stage.steps_per_epoch * _work(stage)
+        self.worked += stage.batches_per_epoch * _work(stage)
+        later = sum(other.batches * _work(other) for other in self.plan.stages[stage.index + 1 :])
+        here = (stage.epochs - 1 - row["epoch"]) * stage.batches_per_epoch * _work(stage)
         return self.trained_for / self.worked * (here + later)
 
 
 def _work(stage: StagePlan) -> float:
-    """What a step of a stage costs, in a unit of its own: a forward pass of all blocks, a backward pass of some."""
+    """What a batch of a stage costs, in a unit of its own: a forward pass of all blocks, a backward pass of some."""
     share = len(stage.trained) / (len(stage.trained) + len(stage.frozen))
     return stage.bs * stage.size**2 * (1 + 2 * share)
 
@@ -228,7 +228,7 @@ class StageDisplay(Callback):
         if not self.learn.training:
             self.display.bars.update(self.display.epoch, told=speed)
             return
-        self.display.steps_done += 1
+        self.display.batches_done += 1
         self.display.bars.advance(self.display.whole)
         if self.display.bars.disable:  # reading the loss waits for the device: only where somebody looks
             return

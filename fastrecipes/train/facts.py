@@ -22,5 +22,5 @@ def facts_of(ready: Ready) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if ready.device.type == "cuda" else str(ready.device)
     return {
         "versions": versions, "device": device, "threads": torch.get_num_threads(), "workers": ready.workers,
-        "precision": "fp32",
+        "precision": ready.plan.precision,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import Adam
-from fastai.torch_core import norm_bias_params
+from fastai.torch_core import norm_bias_params, to_float
 from torch import nn
 
 from fastrecipes.data.draws import Draws
@@ -27,12 +28,14 @@ from fastrecipes.nets.blocks import Blocks
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.averaging import Average
+from fastrecipes.train.compiling import as_it_is, compiling, failed_to_compile
 from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.mixing import MixBatches, MixedLoss
-from fastrecipes.train.state import Position, load_learner_state
+from fastrecipes.train.precision import Precision
+from fastrecipes.train.state import Position, load_learner_state, waiting_gradients
 
 __all__ = ["StageLearner", "stage_learner", "try_batch", "try_on"]
 
@@ -59,9 +62,16 @@ class StageLearner(Learner):
     path: Any
     begin: Position
     keeper: Keeper
+    precision: Precision
     auto_batch = False
     n_parts = 1
     """in how many parts a batch is trained, where memory does not take it whole"""
+    accumulate = 1
+    """batches that make one step"""
+    n_waiting = 0
+    """batches whose gradients wait for their step"""
+    compiled = False
+    """whether the network is to be compiled"""
 
     def create_opt(self) -> None:
         """The optimiser; without `wd_bn_bias`, torch's leave out what fastai's own do."""
@@ -77,6 +87,10 @@ class StageLearner(Learner):
         self.keeper.fit_begins(self)
         if self.begin_state is not None:
             load_learner_state(self, self.begin_state)
+        with compiling(self.model) if self.compiled else nullcontext():
+            self._do_epochs()
+
+    def _do_epochs(self) -> None:
         for epoch in range(self.begin.epoch, self.n_epoch):
             self.epoch = epoch
             self.keeper.epoch_begins()
@@ -100,6 +114,9 @@ class StageLearner(Learner):
         if first and self.begin_state is not None:  # what before_epoch and before_train set anew
             load_learner_state(self, self.begin_state)
             self.keeper.load_state_dict(self.begin_kept)
+        elif self.n_waiting and self.training:  # a callback ended the epoch before between two steps
+            self.opt.zero_grad()
+            self.n_waiting = 0
         for i, batch in enumerate(self.dl, first):
             self.one_batch(i, batch)
             self.keeper.batch_done(self, i + 1)
@@ -108,61 +125,102 @@ class StageLearner(Learner):
 
     def _do_one_batch(self) -> None:
         """A batch; with `auto_batch`, in as many parts as memory needs, each of two images or more for BatchNorm's sake."""
+        before = self._waiting_gradients()
         while True:
             try:
-                return self._in_parts() if self.n_parts > 1 else super()._do_one_batch()
+                return self._in_parts()
             except Exception as e:
-                if not self.auto_batch or not is_out_of_memory(e) or 4 * self.n_parts > len(self.yb[0]):
+                short = self.auto_batch and is_out_of_memory(e) and 4 * self.n_parts <= len(self.yb[0])
+                if not short and not (self.compiled and failed_to_compile(e)):
                     raise
                 what = str(e).partition("\n")[0]
-            self._halve(what)
+            self.pred = self.loss = self.loss_grad = None  # the error's traceback, now gone, held on to memory too
+            self._set_gradients(before)
+            if short:
+                self._halve(what)
+            else:
+                self._without_compiling(what)
+
+    def _waiting_gradients(self) -> list[torch.Tensor | None] | None:
+        """Copies of the gradients that wait for a step, so that a batch can be tried again; None where none does."""
+        may_fail = self.training and (self.auto_batch or self.compiled)
+        return waiting_gradients(self) if may_fail and self.n_waiting else None
+
+    def _set_gradients(self, grads: list[torch.Tensor | None] | None) -> None:
+        without_gradients(self.model)
+        for p, grad in zip(self.model.parameters(), grads or (), strict=False):
+            p.grad = grad
 
     def _halve(self, what: str) -> None:
-        """Outside the handler of the error, whose traceback holds on to the memory that is to be freed."""
         self.n_parts *= 2
-        self.pred = self.loss = self.loss_grad = None
-        without_gradients(self.model)
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         self.keeper.fell_back(
             f"out of memory ({what}): each batch now trains in {self.n_parts} parts, one step for all"
         )
 
+    def _without_compiling(self, what: str) -> None:
+        self.compiled = False
+        as_it_is(self.model)
+        self.keeper.fell_back(f"torch.compile failed ({what}): the network runs as it is")
+
     def _in_parts(self) -> None:
         """The batch part after part: gradients add up to those of the whole, since each loss counts by its share.
 
         Normalisation layers that train see the statistics of a part, not of the batch.
         """
+        of_step = 1 / self._batches_of_step()
+        if self.n_parts == 1:
+            self._one_part(of_step)
+        else:
+            self._part_after_part(of_step)
+        if self.training:
+            self.n_waiting += 1
+            if self.iter + 1 == self.n_iter or (self.iter + 1) % self.accumulate == 0:
+                self._take_step()
+
+    def _part_after_part(self, of_step: float) -> None:
         xb, yb, n = self.xb, self.yb, len(self.yb[0])
         preds, loss = [], 0.0
         try:
             for part in torch.arange(n).chunk(self.n_parts):
                 self.xb, self.yb = (tuple(t[part[0] : part[-1] + 1] for t in ts) for ts in (xb, yb))
-                preds.append(self._one_part(len(part) / n))
+                preds.append(self._one_part(of_step * len(part) / n))
                 loss += self.loss.detach() * (len(part) / n)
         finally:
             self.xb, self.yb = xb, yb
         self.pred, self.loss = torch.cat(preds), loss
-        if self.training:
+
+    def _batches_of_step(self) -> int:
+        """How many batches make the step that this one is part of: fewer at the end of an epoch."""
+        first = self.iter - self.iter % self.accumulate
+        return min(self.accumulate, self.n_iter - first) if self.training else 1
+
+    def _take_step(self) -> None:
+        if self.precision.unscale(self.model):
             self._with_events(self._step, "step", CancelStepException)
-            self.opt.zero_grad()
+        self.opt.zero_grad()
+        self.n_waiting = 0
 
     def _one_part(self, share: float) -> torch.Tensor:
         """One part forward and, where it trains, backward; its predictions."""
-        self.pred = self.model(*self.xb)
+        with self.precision.cast():
+            self.pred = self.model(*self.xb)
+        self.pred = to_float(self.pred)
         self("after_pred")
         self.loss_grad = self.loss_func(self.pred, *self.yb)
         self.loss = self.loss_grad.clone()
         self("after_loss")
         if self.training:
-            self.loss_grad = self.loss_grad * share
+            self.loss_grad = self.precision.scaled(self.loss_grad * share if share != 1 else self.loss_grad)
             self._with_events(self._backward, "backward", CancelBackwardException)
         return self.pred.detach()
 
 
 def stage_learner(
-    recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Blocks, dls: DataLoaders, loss_func: Any = None
-) -> StageLearner:
+    recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Blocks, dls: DataLoaders, loss_func: Any = None,
+    precision: str = "fp32",
+) -> StageLearner:  # fmt: skip
     """A Learner for one stage: its blocks frozen, its optimiser fresh, the recipe's callbacks copied.
 
     Each stage gets a Learner of its own around the same network. On one Learner for all, hyper-parameters of the stage
@@ -174,7 +232,8 @@ def stage_learner(
         splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train", wd_bn_bias=recipe.wd_bn_bias,
         cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
     )  # fmt: skip
-    learn.auto_batch = recipe.auto_batch
+    learn.auto_batch, learn.accumulate, learn.compiled = recipe.auto_batch, stage.accumulate, recipe.compile
+    learn.precision = Precision(precision, next(net.parameters()).device)
     if stage.mix is not None:
         learn.loss_func = MixedLoss(learn.loss_func)
         learn.add_cb(MixBatches(stage.mix))
@@ -206,7 +265,9 @@ def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
     if train and hasattr(learn, "frozen_eval"):
         learn.frozen_eval.before_train()
     with torch.set_grad_enabled(train):
-        loss = learn.loss_func(learn.model(xb), *yb)
+        with learn.precision.cast():
+            pred = learn.model(xb)
+        loss = learn.loss_func(to_float(pred), *yb)
     if train:
         loss.backward()
         learn.opt.step()

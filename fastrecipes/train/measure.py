@@ -35,7 +35,7 @@ class Cost:
 
     def seconds(self, stage: StagePlan, n_valid: int) -> float:
         """The whole stage, validation after each epoch included."""
-        return stage.epochs * (stage.steps_per_epoch * self.train_step + -(-n_valid // stage.bs) * self.valid_step)
+        return stage.epochs * (stage.batches_per_epoch * self.train_step + -(-n_valid // stage.bs) * self.valid_step)
 
 
 def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console, *, timed: int = 1) -> list[Cost]:

@@ -76,7 +76,7 @@ def make_ready(recipe: Recipe, workers: int | None, console: Console, *, weights
     device = default_device()
     if workers is None:
         workers = min(16, torch.get_num_threads()) if device.type == "cuda" else 0
-    net = net.to(device).to(memory_format=_memory_format(device))  # type: ignore[call-overload]  # torch's stub lacks it
+    net = net.to(device).to(memory_format=_memory_format(recipe, plan, device))  # type: ignore[call-overload]  # torch's stub lacks it
     return Ready(used, recipe, plan, dataset, net, blocks, image_stats(arch), device, workers)
 
 
@@ -86,9 +86,12 @@ def from_scratch(ready: Ready) -> Ready:
     return replace(ready, recipe=recipe, plan=_planned_from_scratch(recipe, ready.dataset))
 
 
-def _memory_format(device: torch.device) -> torch.memory_format:
+def _memory_format(recipe: Recipe, plan: Plan, device: torch.device) -> torch.memory_format:
     """Channels last on a CPU: EfficientNet-Lite0 trains 2.6 times as fast, ResNet-34 1.1 times (medians, 128 px)."""
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    last = recipe.channels_last
+    if last is None:
+        last = device.type == "cpu" or (device.type == "cuda" and plan.precision != "fp32")
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _with_weights(recipe: Recipe, plan: Plan, dataset: Dataset, net: nn.Module, blocks: Blocks) -> tuple[Recipe, Plan]:
@@ -132,4 +135,4 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
         device=ready.device,
     )  # fmt: skip
     loss_func = loss_of(ready.recipe.loss_func, ready.dataset, ready.device)
-    return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func)
+    return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)

@@ -147,8 +147,8 @@ def _other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
     from fastrecipes.train.facts import facts_of
 
     now = facts_of(ready)
-    was = {name: info.get(name) for name in ("device", "threads")} | dict(info.get("versions", {}))
-    is_ = {name: now[name] for name in ("device", "threads")} | now["versions"]
+    was = {name: info.get(name) for name in ("device", "threads", "precision")} | dict(info.get("versions", {}))
+    is_ = {name: now[name] for name in ("device", "threads", "precision")} | now["versions"]
     for name, value in is_.items():
         if was.get(name) != value:
             yield f"{name} was {was.get(name)} when the run began and is {value} now"

@@ -37,7 +37,7 @@ class StageSchedule(ParamScheduler):
         self.hps = state["hps"]
 
     def before_batch(self) -> None:
-        self._update_val(self.learn.train_iter)
+        self._update_val(self.stage.step_of(self.learn.train_iter))
 
     def _lrs(self, step: int) -> Sequence[float]:
         return [self.slowed * lr for lr in self.stage.rates(step)]

@@ -50,6 +50,10 @@ def learner_state(learn: Any) -> State:
         "optimizer": learn.opt.state_dict(),
         "train_iter": learn.train_iter,
         "n_parts": learn.n_parts,
+        "compiled": learn.compiled,
+        "precision": learn.precision.state_dict(),
+        "n_waiting": learn.n_waiting,
+        "waiting": waiting_gradients(learn) if learn.n_waiting else [],
         "pct_train": learn.pct_train,  # a sum of floats: computed anew it would differ in the last bit
         "recorder": _recorder_state(learn.recorder),
         "loss_func": learn.loss_func.state_dict() if isinstance(learn.loss_func, nn.Module) else {},
@@ -61,13 +65,22 @@ def load_learner_state(learn: Any, state: Mapping[str, Any]) -> None:
     """Bring `learn`, made for the same stage, to where `learner_state` was taken."""
     learn.model.load_state_dict(state["model"])
     _load_optimizer(learn.opt, copy.deepcopy(dict(state["optimizer"])))
-    learn.train_iter, learn.pct_train, learn.n_parts = state["train_iter"], state["pct_train"], state["n_parts"]
+    for name in ("train_iter", "pct_train", "n_parts", "compiled", "n_waiting"):
+        setattr(learn, name, state[name])
+    learn.precision.load_state_dict(state["precision"])
+    for p, grad in zip(learn.model.parameters(), state["waiting"], strict=False):
+        p.grad = None if grad is None else _beside(grad, p)
     _load_recorder(learn.recorder, state["recorder"])
     if state["loss_func"]:
         learn.loss_func.load_state_dict(state["loss_func"])
     for name, cb in _callbacks(learn).items():
         if name in state["callbacks"]:
             _load_callback(cb, copy.deepcopy(state["callbacks"][name]))
+
+
+def waiting_gradients(learn: Any) -> list[torch.Tensor | None]:
+    """Copies of the gradients, a network's parameters in their order."""
+    return [None if p.grad is None else p.grad.detach().clone() for p in learn.model.parameters()]
 
 
 def callback_state(cb: Any) -> State:
