@@ -58,7 +58,7 @@ PLATEAU = ReduceOnPlateau(patience=0, threshold=0.5, cooldown=1)
 recipe = Recipe(
     data=data, source={source!r}, arch="test_resnet", size=32, bs=8, pretrained=False, opt_func={opt}, wd=1e-3,
     precision="{precision}",
-    metrics=[accuracy, F1Score(average="macro"), "f1_macro"], monitor="valid_loss",
+    metrics=[accuracy, F1Score(average="macro"), "f1_macro"], monitor="valid_loss", train_metrics=True,
     loss_func=cross_entropy(label_smoothing=0.1, weight="balanced"),
     stages=[
         Stage(epochs=2, unfreeze="head", lr=1e-2),

@@ -30,6 +30,7 @@ recipe = Recipe(
     opt_func=adam(),
     schedule=Constant(),
     bs=32,
+    train_metrics=True,  # the source compares training and validation accuracy
     pretrained=False,
     stages=[
         Stage(epochs=200, unfreeze="all", lr=1e-3),

@@ -30,6 +30,7 @@ recipe = Recipe(
     opt_func=adam(),
     schedule=Constant(),
     bs=32,
+    train_metrics=True,  # the source compares training and validation accuracy
     stages=[
         Stage(epochs=10, unfreeze="head", lr=1e-3),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -264,3 +265,37 @@ def test_blocks_run_from_the_bottom_to_the_head() -> None:
     """The head is the last group."""
     assert [block.name for block in FIVE] == [*STAGES, "head"]
     assert FIVE.groups[-1] is FIVE.head
+
+
+@pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/deit3_small_patch16_224"])
+def test_layer_decay_is_timms(name: str) -> None:
+    """Where timm's groups are our blocks, every parameter has the share of the rate that timm gives it."""
+    from timm.optim._param_groups import param_groups_layer_decay
+
+    from fastrecipes import layer_decay
+    from fastrecipes.planning.rates import group_rates
+
+    arch = find_arch(name)
+    net = build_net(arch, 5, size=224, head=None, meta=True)
+    blocks = cut(net, arch)
+    rates = group_rates(layer_decay(lr=1.0, decay=0.75), (*blocks.names, blocks.head.name))
+    groups = (*blocks.body, blocks.head)
+    ours = {n: rate for block, rate in zip(groups, rates, strict=True) for n, _ in parameters_of(net, block)}
+    theirs = {
+        id(p): group["lr_scale"] for group in param_groups_layer_decay(net, layer_decay=0.75) for p in group["params"]
+    }
+    assert ours == {n: pytest.approx(theirs[id(p)]) for n, p in net.named_parameters()}
+
+
+def test_layer_decay_from_the_command_line(cli: Any, recipe_file: Any) -> None:
+    """As a value of --set, and its wrong numbers."""
+    told = cli("plan", recipe_file(), "--set", "stages.1.lr=layer_decay(lr=1e-2, decay=0.5)")
+    assert (
+        "rates of stages.1: stem 0.000313, layer1 0.000625, layer2 0.00125, layer3 0.0025, layer4 0.005, head 0.01"
+        in told.out
+    )
+    told = cli("plan", recipe_file(), "--set", "stages.1.lr=layer_decay(lr=1e-2, decay=2)")
+    assert (
+        told.err
+        == "error: --set stages.1.lr=layer_decay(lr=1e-2, decay=2): LayerDecay.decay: expected a number between 0 and 1, got 2\n"
+    )

@@ -14,7 +14,10 @@ from conftest import Told, make_images
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
 
-LR = "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group or {'body': 1e-5, 'head': 1e-4}"
+LR = (
+    "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group, {'body': 1e-5, 'head': 1e-4} "
+    "or layer_decay(lr=1e-3, decay=0.75)"
+)
 BLOCKS = "stem, layer1, layer2, layer3, layer4"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import traceback
 from collections import Counter
@@ -51,15 +52,26 @@ class Dataset:
         return Counter(self.labels[i] for i in part)
 
 
-def block_of(data: Callable[[int], Any], size: int) -> DataBlock:
-    """The DataBlock that the recipe's `data` returns for images of `size` pixels."""
+def block_of(data: Callable[..., Any], size: int, aug: float | None = None) -> DataBlock:
+    """The DataBlock that the recipe's `data` returns for images of `size` pixels, augmented as strongly as `aug` says."""
+    call = f"data({size})" if aug is None else f"data({size}, aug={aug:g})"
+    if aug is not None and not _takes_aug(data):
+        name = getattr(data, "__name__", "data")
+        raise RecipeError(f"aug: {name} takes no argument aug; write def {name}(size, aug=1.0) and use it there")
     try:
-        block = data(size)
+        block = data(size) if aug is None else data(size, aug=aug)
     except Exception as e:
-        raise RecipeError(f"{_place_of(e, data)}data({size}): {type(e).__name__}: {e}{_hint(e, data)}") from e
+        if isinstance(e, RecipeError):  # a word of the vocabulary says what is wrong with it
+            raise RecipeError(*(f"{_place_of(e, data)}{problem}" for problem in e.problems)) from e
+        raise RecipeError(f"{_place_of(e, data)}{call}: {type(e).__name__}: {e}{_hint(e, data)}") from e
     if not isinstance(block, DataBlock):
-        raise RecipeError(f"data({size}): returns a {type(block).__name__}; expected a fastai DataBlock")
+        raise RecipeError(f"{call}: returns a {type(block).__name__}; expected a fastai DataBlock")
     return block
+
+
+def _takes_aug(data: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(data).parameters.values()
+    return any(p.name == "aug" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _place_of(error: Exception, data: Callable[..., Any]) -> str:
@@ -79,7 +91,7 @@ def find_dataset(recipe: Recipe, source: Path) -> Dataset:
 
     Raises `RecipeError` with what cannot be trained on: no images, one class only, empty classes, an empty part.
     """
-    block: Any = block_of(recipe.data, recipe.size)
+    block: Any = block_of(recipe.data, recipe.size, recipe.aug)
     items, keys = _items(block, source)
     splits, notes = _splits(block, items, recipe.seed)
     block.get_items, block.splitter = (lambda _: items), (lambda _: splits)

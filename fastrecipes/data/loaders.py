@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from contextlib import suppress
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastrecipes.data.draws import Draws
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 
-__all__ = ["ItemError", "SeededDL", "Stats", "stage_dls"]
+__all__ = ["ItemError", "SeededDL", "Stats", "seen_dl", "stage_dls"]
 
 TIMEOUT = 300  # seconds that a run waits for a batch from the processes that load images
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of each channel
@@ -115,14 +116,15 @@ class SeededDL(TfmdDL):
 
 
 def stage_dls(
-    recipe: Recipe, dataset: Dataset, *, size: int, bs: int, stats: Stats, workers: int, device: Any
-) -> DataLoaders:
+    recipe: Recipe, dataset: Dataset, *, size: int, bs: int, stats: Stats, workers: int, device: Any,
+    aug: float | None = None,
+) -> DataLoaders:  # fmt: skip
     """The dataloaders of a stage: the recorded split and vocabulary, images of `size` pixels, `bs` a batch.
 
     Normalize is always there, with the statistics of the weights unless the recipe's DataBlock brings its own
     (fastai adds it only to the dataloaders that a Learner is created with, and loses it when they are replaced).
     """
-    block: Any = block_of(recipe.data, size)
+    block: Any = block_of(recipe.data, size, aug)
     block.get_items = lambda _: dataset.items
     block.splitter = lambda _: (list(dataset.train), list(dataset.valid))
     if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):
@@ -139,3 +141,10 @@ def stage_dls(
             f"data: the classes changed since the run began: {list(dls.vocab)}, recorded {list(dataset.vocab)}"
         )
     return dls
+
+
+def seen_dl(dls: DataLoaders, dataset: Dataset, seed: int) -> SeededDL:
+    """As many training images as there are for validation, drawn once, loaded as those are."""
+    n = min(len(dataset.train), len(dataset.valid))
+    drawn = sorted(random.Random(Draws(seed).key("seen")).sample(dataset.train, n))
+    return dls.test_dl([dataset.items[i] for i in drawn], with_labels=True)  # type: ignore[attr-defined]

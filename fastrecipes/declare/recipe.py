@@ -12,12 +12,12 @@ from fastrecipes.declare.fields import Rule, declared
 from fastrecipes.declare.losses import CrossEntropy, Focal
 from fastrecipes.declare.mixing import MixUpCutMix
 from fastrecipes.declare.point import Schedule
+from fastrecipes.declare.rates import learning_rate
 from fastrecipes.declare.rules import (
     callable_or,
     choice,
     is_number,
     is_whole,
-    learning_rate,
     list_of,
     number,
     optional,
@@ -88,7 +88,7 @@ class Stage:
     of the blocks; "layer3": that block and those above; "all" """
     lr: Annotated[Any, learning_rate()]
     """top rate: a number; fastai's slice over all groups; a list with one rate a group, body bottom-up, head last;
-    or rates by name ("body", "head", or a block's)"""
+    rates by name ("body", "head", or a block's); or layer_decay(lr=1e-3, decay=0.75)"""
     size: Annotated[int | None, optional(whole(at_least=8))] = None
     """image side in pixels"""
     bs: Annotated[int | None, optional(whole(at_least=2))] = None
@@ -103,6 +103,7 @@ class Stage:
     clip: Annotated[float | None, optional(number(above=0))] = None
     ema: Annotated[float | None, optional(_DECAY)] = None
     accumulate: Annotated[int | None, optional(whole(at_least=1))] = None
+    aug: Annotated[float | None, optional(number(at_least=0))] = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Recipe:
     224
     """
 
-    data: Annotated[Callable[[int], Any], _CALLABLE]
+    data: Annotated[Callable[..., Any], _CALLABLE]
     """function of the image size (pixels) that returns a fastai DataBlock"""
     arch: Annotated[Any, callable_or("a torchvision function (resnet34) or a timm name as a text", str)]
     stages: Annotated[Sequence[Stage], list_of(Stage, "a list (at least one) of Stage(...)")]
@@ -142,6 +143,9 @@ class Recipe:
     """image side in pixels"""
     bs: Annotated[int, whole(at_least=2)] = 64
     """images a batch"""
+    aug: Annotated[float | None, optional(number(at_least=0))] = None
+    """how strongly images are augmented: handed to `data` as its argument `aug`, which says what it means, such as
+    `aug_transforms(mult=aug)`; None: `data` has its own"""
     schedule: Annotated[Any, _SCHEDULE] = OneCycle()
     opt_func: Annotated[Any, optional(_OPTIMISER)] = None
     """None: fastai's Adam"""
@@ -158,6 +162,9 @@ class Recipe:
     metrics: Annotated[Sequence[Any] | None, optional(_METRICS)] = None
     """names ("accuracy", "error_rate", "top_5", "f1_macro", "precision_macro", "recall_macro"), fastai metrics or
     functions of (predictions, targets); None: accuracy"""
+    train_metrics: Annotated[bool, _FLAG] = False
+    """measure the metrics after each epoch on training images too: as many as validation has, drawn once, seen as in
+    validation (no augmentation, no mixing, no dropout)"""
     monitor: Annotated[str, text()] = "accuracy"
     """what picks the best checkpoint: a metric's name, "valid_loss" or "train_loss" """
     cbs: Annotated[Sequence[Any], _CALLBACKS] = ()

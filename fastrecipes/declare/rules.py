@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from numbers import Real
 from pathlib import Path
 
@@ -13,7 +12,6 @@ __all__ = [
     "callable_or",
     "choice",
     "is_number",
-    "learning_rate",
     "list_of",
     "number",
     "optional",
@@ -86,24 +84,3 @@ def callable_or(words: str, *kinds: type) -> Rule:
 def optional(rule: Rule) -> Rule:
     """None, or what `rule` says."""
     return Rule(rule.expected, lambda value: value is None or rule.holds(value))
-
-
-def learning_rate() -> Rule:
-    """A rate in one of fastai's forms: a number, a slice, a list by group, or rates by name."""
-    words = "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group or {'body': 1e-5, 'head': 1e-4}"
-    return Rule(words, _is_rate)
-
-
-def _is_rate(value: object) -> bool:
-    if isinstance(value, slice):
-        ends = [end for end in (value.start, value.stop) if end is not None]
-        return value.stop is not None and value.step is None and all(map(_positive, ends))
-    if isinstance(value, dict):
-        return bool(value) and all(isinstance(k, str) for k in value) and all(map(_positive, value.values()))
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return bool(value) and all(map(_positive, value))
-    return _positive(value)
-
-
-def _positive(value: object) -> bool:
-    return is_number(value) and value > 0  # type: ignore[operator]

@@ -52,6 +52,8 @@ class StagePlan:
     """norm that the gradients are cut down to"""
     accumulate: int = 1
     """batches whose gradients make one optimiser step"""
+    aug: float | None = None
+    """how strongly images are augmented; None: as the recipe's data has it"""
 
     @property
     def label(self) -> str:

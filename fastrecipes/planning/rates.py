@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from fastrecipes.declare.rates import LayerDecay
 from fastrecipes.errors import RecipeError, did_you_mean
 
 __all__ = ["group_rates"]
@@ -20,7 +21,11 @@ def group_rates(lr: Any, names: Sequence[str]) -> tuple[float, ...]:
     (1e-05, 1e-05, 5e-05)
     >>> group_rates(slice(1e-4), ["stem", "head"])
     (1e-05, 0.0001)
+    >>> group_rates(LayerDecay(lr=1.0, decay=0.5), ["stem", "layer1", "head"])
+    (0.25, 0.5, 1.0)
     """
+    if isinstance(lr, LayerDecay):
+        return tuple(lr.lr * lr.decay**below for below in reversed(range(len(names))))
     if isinstance(lr, slice):
         return _spread(lr, len(names))
     if isinstance(lr, dict):

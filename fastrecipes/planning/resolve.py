@@ -9,7 +9,7 @@ from fastai.callback.mixup import CutMix, MixHandler, MixUp
 from fastai.torch_core import default_device, norm_bias_params
 from torch import nn
 
-from fastrecipes.data.dataset import Dataset
+from fastrecipes.data.dataset import Dataset, block_of
 from fastrecipes.declare.described import shown
 from fastrecipes.declare.fields import is_declared
 from fastrecipes.declare.recipe import Recipe, Stage
@@ -106,7 +106,16 @@ def _resolved(
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
+        aug=_aug(recipe, stage),
     )  # fmt: skip
+
+
+def _aug(recipe: Recipe, stage: Stage) -> float | None:
+    """How strongly a stage's images are augmented, where the recipe's data takes it."""
+    aug = recipe.of(stage, "aug")
+    if aug is not None:
+        block_of(recipe.data, recipe.of(stage, "size"), aug)
+    return aug
 
 
 def _batches(recipe: Recipe, stage: Stage, n_train: int) -> tuple[int, int]:

@@ -85,6 +85,8 @@ def _extras(plan: Plan) -> Iterator[str]:
 
 def _extras_of(stage: StagePlan) -> Iterator[str]:
     yield from (repr(said) for said in (stage.mix, stage.early_stop) if said is not None)
+    if stage.aug is not None:
+        yield f"augmented with aug={stage.aug:g}"
     if stage.clip is not None:
         yield f"gradients cut down to norm {stage.clip:g}"
     if stage.ema is not None:

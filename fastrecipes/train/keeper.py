@@ -16,7 +16,7 @@ from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.memory import peak_memory_mb
 from fastrecipes.train.state import Position, learner_state, unsaved
 from fastrecipes.train.stop import Stop
-from fastrecipes.train.values import epoch_values
+from fastrecipes.train.values import epoch_values, seen_values
 
 __all__ = ["Keeper", "Saver"]
 
@@ -152,11 +152,13 @@ class Keeper:
         values = epoch_values(learn)
         if values is None:
             return None
+        loss = {"train_loss": values.pop("train_loss")}
+        seen = seen_values(learn) if learn.seen is not None else {}
         hypers = learn.opt.hypers
         rates = {f"lr_{g.name}": float(h["lr"]) for g, h in zip(self.ledger.plan.groups, hypers, strict=True)}
         return {
             "stage": self.stage.index, "epoch": learn.epoch, "epoch_total": len(self.ledger.history.rows),
-            **values,
+            **loss, **seen, **values,
             **{name: lr if i >= self.stage.freeze_to else None for i, (name, lr) in enumerate(rates.items())},
             "mom": _momentum(hypers[-1]), "seconds": self._elapsed(),
             "images_per_s": self.images / max(1e-9, self.train_seconds), "memory_mb": peak_memory_mb(),

@@ -63,6 +63,8 @@ class StageLearner(Learner):
     begin: Position
     keeper: Keeper
     precision: Precision
+    seen: Any = None
+    """training images loaded as validation's are, to measure the metrics on; None: they are not"""
     auto_batch = False
     n_parts = 1
     """in how many parts a batch is trained, where memory does not take it whole"""

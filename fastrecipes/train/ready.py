@@ -12,7 +12,7 @@ from torch import nn
 
 from fastrecipes.data.dataset import Dataset
 from fastrecipes.data.draws import Draws
-from fastrecipes.data.loaders import Stats, stage_dls
+from fastrecipes.data.loaders import Stats, seen_dl, stage_dls
 from fastrecipes.data.scan import scanned
 from fastrecipes.data.source import is_demo
 from fastrecipes.declare.recipe import Recipe
@@ -132,7 +132,10 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     Draws(ready.plan.seed, stage.index).seed_for("dls")  # fastai looks at an item as it builds them
     dls = stage_dls(
         ready.recipe, ready.dataset, size=stage.size, bs=stage.bs, stats=ready.stats, workers=ready.workers,
-        device=ready.device,
+        device=ready.device, aug=stage.aug,
     )  # fmt: skip
     loss_func = loss_of(ready.recipe.loss_func, ready.dataset, ready.device)
-    return stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)
+    learn = stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)
+    if ready.recipe.train_metrics:
+        learn.seen = seen_dl(dls, ready.dataset, ready.plan.seed)
+    return learn

@@ -1,10 +1,16 @@
-"""What fastai's Recorder noted of the epoch that has just ended."""
+"""The values of an epoch that has just ended: what fastai's Recorder noted, and the metrics on training images."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-__all__ = ["epoch_values"]
+import torch
+from fastai.torch_core import to_float
+
+from fastrecipes.train.averaging import kept_net
+
+__all__ = ["epoch_values", "seen_values"]
 
 
 def epoch_values(learn: Any) -> dict[str, float | None] | None:
@@ -17,3 +23,24 @@ def epoch_values(learn: Any) -> dict[str, float | None] | None:
     names = list(learn.recorder.metric_names)[1:-1]  # without fastai's epoch and time
     values = [*learn.final_record, *([None] * len(names))]
     return {name: None if value is None else float(value) for name, value in zip(names, values, strict=False)}
+
+
+def seen_values(learn: Any) -> dict[str, float]:
+    """The metrics as train_NAME on `learn.seen`, by the network whose weights are kept, in eval mode.
+
+    The training batches themselves would tell of augmented and mixed images, and of weights that changed on the way.
+    """
+    metrics = [copy.deepcopy(metric) for metric in learn.metrics]
+    for metric in metrics:
+        metric.reset()
+    net, batch = kept_net(learn).eval(), (learn.xb, learn.yb, learn.pred)
+    learn.seen.draws = learn.dls.valid.draws
+    with torch.no_grad():
+        for x, y in learn.seen:
+            learn.xb, learn.yb = (x.as_subclass(torch.Tensor),), (y,)  # as fastai hands batches to its networks
+            with learn.precision.cast():
+                learn.pred = to_float(net(*learn.xb))
+            for metric in metrics:
+                metric.accumulate(learn)
+    learn.xb, learn.yb, learn.pred = batch
+    return {f"train_{metric.name}": float(metric.value) for metric in metrics}
