@@ -142,7 +142,7 @@ def test_all_mistakes_at_once_with_close_matches() -> None:
         Stage(epocs=3, unfreeze=-1, colour="red")  # type: ignore[call-arg]
     assert error.value.problems == (
         "Stage.epocs: Stage has no such field; did you mean 'epochs'?",
-        "Stage.colour: Stage has no such field; it has epochs, unfreeze, lr, size, bs, schedule, wd, batchnorm, cbs, mix, early_stop, restore_best, clip, ema",
+        "Stage.colour: Stage has no such field; it has epochs, unfreeze, lr, size, bs, schedule, wd, batchnorm, cbs, mix, early_stop, restore_best, clip, ema, accumulate, aug",
         f"Stage.lr: Stage needs this field: {LR}",
         f"Stage.unfreeze: expected {UNFREEZE}, got -1",
     )
