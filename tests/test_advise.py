@@ -107,7 +107,7 @@ def test_stages_follow_the_number_of_images(n: int, expected: list[Any]) -> None
         (facts(5001), "early_size", 0.5),
         (facts(5000), "early_size", 1.0),
         (facts(), "monitor", "accuracy"),
-        (facts(train=Counter(a=900, b=300), valid=Counter(a=90, b=30)), "monitor", "f1_score"),
+        (facts(train=Counter(a=900, b=300), valid=Counter(a=90, b=30)), "monitor", "f1_macro"),
         (facts(unreadable=(("a/x.jpg", "no image"),)), "on_bad_image", "report"),
         (facts(network=replace(NET, pretrained=False)), "pretrained", False),
         (replace(facts(), estimate=10.0), "shorten", 1.0),
@@ -231,10 +231,11 @@ def test_an_uneven_damaged_set(cli: Cli, tmp_path: Path, monkeypatch: Any) -> No
     assert told.code == 0, told.err
     assert "note: images that cannot be read: 1, such as cross/text.png (no image); repair or remove them" in told.out
     recipe = load_recipe(tmp_path / "mine.py")
-    assert (recipe.monitor, recipe.on_bad_image, recipe.stages[0].epochs) == ("f1_score", "report", 1)
+    assert recipe.loss_func.weight == "balanced"
+    assert (recipe.monitor, recipe.on_bad_image, recipe.stages[0].epochs) == ("f1_macro", "report", 1)
     done = cli("run", "mine.py")
     assert done.code == 0, done.err
-    assert "best f1_score: " in done.out
+    assert "best f1_macro: " in done.out
 
 
 @pytest.mark.parametrize("n", [300, 1000, 6000])

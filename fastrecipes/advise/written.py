@@ -28,7 +28,7 @@ Measured result: not measured yet.
 
 from fastai.vision.all import *
 
-from fastrecipes import FolderSplitter, OneCycle, Recipe, Stage
+from fastrecipes import {words}
 
 
 def photos(size):
@@ -60,6 +60,7 @@ def recipe_text(facts: Facts, draft: Draft, file: Path) -> str:
     n = len(parts)
     title = f"{facts.survey.folder.resolve().name}: {kind} {facts.network.name} in {n} stage{'s' if n > 1 else ''}."
     return _FILE.format(
+        words=", ".join(["FolderSplitter", "OneCycle", "Recipe", "Stage", *(["cross_entropy"] if draft["loss_func"].value else [])]),
         title=inert(title), file=inert(shlex.quote(str(file))), made_for=textwrap.fill(inert(_made_for(facts)), _WIDTH),
         source=_quoted(str(facts.survey.folder.resolve())),
         splitter="\n".join(_commented(draft["valid_pct"], f"splitter=FolderSplitter(valid_pct={draft['valid_pct'].value}, seed=42),", 8)),
@@ -95,8 +96,10 @@ def _fields(draft: Draft) -> Iterator[str]:
     yield from _commented(draft["bs"], f"bs={draft['bs'].value},", 4)
     yield "    schedule=OneCycle(),"
     if draft["monitor"].value != "accuracy":
-        yield from _commented(draft["monitor"], 'metrics=[accuracy, F1Score(average="macro")],', 4)
+        yield from _commented(draft["monitor"], 'metrics=["accuracy", "f1_macro"],', 4)
         yield f'    monitor="{draft["monitor"].value}",'
+    if draft["loss_func"].value:
+        yield from _commented(draft["loss_func"], f"loss_func={draft['loss_func'].value},", 4)
     if draft["on_bad_image"].value != "error":
         yield from _commented(draft["on_bad_image"], f'on_bad_image="{draft["on_bad_image"].value}",', 4)
 
