@@ -5,7 +5,7 @@
 Each run is the real command line on a shipped or a written recipe with tiny images, in a forked process that dies by
 SIGKILL at the n-th event of a kind: a batch, a validation batch, a half-written file, a file before or after it is
 renamed, or any moment of the clock. What has to be equal, bit for bit: all weights, the best ones, those of each stage,
-and the history but for its times. A planted error of one bit has to be found.
+every step, the best epoch's predictions, and the history but for its times. A planted error of one bit has to be found.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 POINTS = ("batch", "validate", "fsync", "half_written", "before_rename", "after_rename")
-TIMES = ("seconds", "images_per_s", "memory_mb")
+TIMES = ("seconds", "wait_seconds", "images_per_s", "memory_mb")
 WRITTEN = '''"""{name}"""
 from functools import partial
 import torch
@@ -116,6 +116,14 @@ class Outcome:
     kills: int
 
 
+def tear(handle: int, flushed: dict[int, int]) -> None:
+    """Take half of a file away: of one that grows, half of its new end, since the rest is on the disk."""
+    seen = os.fstat(handle)
+    if stat.S_ISREG(seen.st_mode):
+        before = flushed.get(seen.st_ino, 0)
+        os.truncate(f"/proc/self/fd/{handle}", before + (seen.st_size - before) // 2)
+
+
 def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
     """In a forked child: count the events of every kind, and die at the one that `fault` names."""
     import fastrecipes.record.files as files
@@ -127,6 +135,7 @@ def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     plain_batch, plain_fsync, plain_replace = StageLearner.one_batch, os.fsync, Path.replace
+    plain_truncate, flushed = os.ftruncate, dict[int, int]()
 
     def one_batch(self: Any, i: int, b: Any) -> None:
         plain_batch(self, i, b)
@@ -135,12 +144,14 @@ def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
     def fsync(handle: int) -> None:
         counts["half_written"] = counts.get("half_written", 0) + 1
         if fault is not None and (fault.point, fault.n) == ("half_written", counts["half_written"]):
-            seen = os.fstat(handle)
-            if stat.S_ISREG(seen.st_mode):
-                os.truncate(f"/proc/self/fd/{handle}", seen.st_size // 2)
+            tear(handle, flushed)
             os.kill(os.getpid(), signal.SIGKILL)
         plain_fsync(handle)
         at("fsync")
+
+    def ftruncate(handle: int, size: int) -> None:
+        flushed[os.fstat(handle).st_ino] = size
+        plain_truncate(handle, size)
 
     def replace(self: Path, target: Any) -> Path:
         at("before_rename")
@@ -149,7 +160,7 @@ def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
         return moved
 
     StageLearner.one_batch = one_batch  # type: ignore[method-assign]
-    files.os.fsync = fsync
+    files.os.fsync, files.os.ftruncate = fsync, ftruncate
     Path.replace = replace  # type: ignore[method-assign]
 
 
@@ -231,7 +242,9 @@ def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:
     files["last"] = load_checkpoint(folder / "checkpoints" / "last.safetensors")["learner"]["model"]
     rows = read_history(folder / "history.csv")
     history = [[f"{k}={v!r}" for k, v in row.items() if k not in TIMES] for row in rows]
-    return {name: digest(weights) for name, weights in files.items()}, history
+    files["predictions"] = load_weights_file(folder / "predictions.safetensors")[0]
+    sums = {name: digest(weights) for name, weights in files.items()}
+    return sums | {"steps": hashlib.sha256((folder / "steps.csv").read_bytes()).hexdigest()}, history
 
 
 def digest(weights: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from fastai.callback.core import Callback
 
 from fastrecipes import DivergedError, Rollback, RunError, load_recipe, run
 from fastrecipes.data import loaders
-from fastrecipes.record import checkpoint
 from fastrecipes.record.checkpoint import load_checkpoint, load_last
 from fastrecipes.record.history import read_history
 from fastrecipes.train import display
@@ -240,24 +240,28 @@ def test_so_it_is_from_a_worker(cli: Cli, recipe_file: Write, tmp_path: Path, mo
     assert line.endswith(": No such file or directory; every image could be read when the run began")
 
 
-@pytest.mark.parametrize("file", ["last.safetensors", "best.safetensors", "history.csv"])
-def test_a_full_disk(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "writer"),
+    [
+        ("last.safetensors", "checkpoint.write_atomic"), ("best.safetensors", "checkpoint.write_atomic"),
+        ("predictions.safetensors", "checkpoint.write_atomic"), ("history.csv", "history.append_line"),
+        ("steps.csv", "steps.write_tail"),
+    ],
+)  # fmt: skip
+def test_a_full_disk(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, file: str, writer: str) -> None:
     """Exit code 1, the last checkpoint is whole, and with space again the run goes on."""
-    path, plain, plain_line = (
-        recipe_file(),
-        checkpoint.write_atomic,
-        __import__("fastrecipes").record.history.append_line,
-    )
+    path, (module, name) = recipe_file(), writer.split(".")
+    plain: Any = getattr(import_module(f"fastrecipes.record.{module}"), name)
     seen = [0]
 
     def full(place: Path, *data: Any, **kwargs: Any) -> None:
         seen[0] += place.name == file
         if place.name == file and seen[0] >= (3 if file == "last.safetensors" else 2):
             raise OSError(errno.ENOSPC, "No space left on device")
-        (plain_line if file == "history.csv" else plain)(place, *data, **kwargs)
+        plain(place, *data, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr("fastrecipes.record.history.append_line" if file == "history.csv" else "fastrecipes.record.checkpoint.write_atomic", full)  # fmt: skip
+        patched.setattr(f"fastrecipes.record.{writer}", full)
         told = cli("run", path, "--out", tmp_path / "runs", "--set", "monitor=train_loss")
     assert told.code == 1
     assert (

@@ -15,6 +15,7 @@ from fastrecipes import RecipeError
 from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file, save_checkpoint, save_weights_file
 from fastrecipes.record.files import write_atomic
 from fastrecipes.record.history import History, read_history
+from fastrecipes.record.steps import Steps
 
 
 def test_a_checkpoint_holds_nested_state(tmp_path: Path) -> None:
@@ -114,3 +115,30 @@ def test_history_comes_back_as_numbers(tmp_path: Path) -> None:
     other = History(tmp_path / "other.csv")
     other.load_state_dict(history.state_dict())
     assert other.rows == rows
+
+
+def test_steps_are_never_doubled(tmp_path: Path) -> None:
+    """What was written after a checkpoint is cut off when the run goes on from it; a tensor is written as its number."""
+    whole, steps = Steps(tmp_path / "whole.csv"), Steps(tmp_path / "steps.csv")
+    rows = [{"stage": 0, "epoch": i // 2, "train_loss": torch.tensor(i / 7), "lr_stem": None} for i in range(6)]
+    for row in rows:
+        whole.add(row)
+    whole.flush()
+    for row in rows[:3]:
+        steps.add(row)
+    assert steps.state_dict() == {"count": 0, "size": 0}
+    steps.flush()
+    state = steps.state_dict()
+    for row in rows[3:5]:
+        steps.add(row)
+    steps.flush()
+    again = Steps(tmp_path / "steps.csv")
+    again.load_state_dict(state)
+    for row in rows[3:]:
+        again.add(row)
+    again.flush()
+    assert again.state_dict() == whole.state_dict()
+    assert (tmp_path / "steps.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    read = read_history(tmp_path / "steps.csv")
+    assert [row["step"] for row in read] == list(range(6))
+    assert read[3] == {"step": 3, "stage": 0, "epoch": 1, "train_loss": pytest.approx(3 / 7), "lr_stem": None}

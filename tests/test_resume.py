@@ -17,7 +17,7 @@ import pytest
 from conftest import Told, make_images, stop_after
 
 from fastrecipes import RecipeError, StoppedError, load_recipe, run
-from fastrecipes.record.checkpoint import load_checkpoint
+from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
 from fastrecipes.record.lock import locked
 
 Write = Callable[..., Path]
@@ -81,6 +81,9 @@ def test_a_signal_writes_the_state_and_says_how_to_go_on(
     last = [load_checkpoint(f / "checkpoints" / "last.safetensors")["learner"]["model"] for f in (folder, whole.folder)]
     assert campaign.digest(last[0]) == campaign.digest(last[1])
     assert len((folder / "history.csv").read_text().splitlines()) == 4
+    assert (folder / "steps.csv").read_bytes() == (whole.folder / "steps.csv").read_bytes()
+    said = [load_weights_file(f / "predictions.safetensors")[0] for f in (folder, whole.folder)]
+    assert campaign.digest(said[0]) == campaign.digest(said[1])
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"
     assert not (folder / "lock").exists()
 
@@ -213,13 +216,14 @@ def test_a_fork_takes_over_what_is_done(cli: Cli, stopped: tuple[Path, Path], tm
     assert len(rows) == 4
     assert rows[1] == (folder / "history.csv").read_text().splitlines()[1]
     assert "stages.0 epoch 1/1" not in told.err
+    steps, parents = ((f / "steps.csv").read_text().splitlines() for f in (child, folder))
+    assert [line.split(",")[0] for line in steps] == ["step", *map(str, range(12))]
+    assert steps[:5] == parents[:5]
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
 
 
 def load_weights(folder: Path, name: str) -> Any:
     """The tensors of one file of weights."""
-    from fastrecipes.record.checkpoint import load_weights_file
-
     return load_weights_file(folder / "checkpoints" / f"{name}.safetensors")[0]
 
 
@@ -230,6 +234,21 @@ def test_a_fork_of_the_same_recipe_goes_on_in_the_middle(cli: Cli, stopped: tupl
     whole = run(load_recipe(path), out=tmp_path / "whole")
     (child,) = (tmp_path / "forks").glob("*/*")
     assert campaign.digest(load_weights(child, "stages.1")) == campaign.digest(load_weights(whole.folder, "stages.1"))
+    assert (child / "steps.csv").read_bytes() == (whole.folder / "steps.csv").read_bytes()
+
+
+def test_steps_that_were_lost_are_told(cli: Cli, stopped: tuple[Path, Path]) -> None:
+    """Somebody cut the file: the run goes on behind what is left, with a warning, and no line is half of one."""
+    path, folder = stopped
+    steps = folder / "steps.csv"
+    steps.write_bytes(steps.read_bytes()[:-5])
+    kept = steps.read_text().splitlines()[:-1]
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 0
+    assert "steps.csv has lost its end" in told.err
+    lines = steps.read_text().splitlines()
+    assert lines[: len(kept)] == kept
+    assert [line.split(",")[0] for line in lines[-2:]] == ["10", "11"]
 
 
 def test_what_cannot_be_resumed(cli: Cli, stopped: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fastrecipes import SGDR, Constant, Cosine, Cyclic, OneCycle, Recipe, Stage,
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
 from fastrecipes.record.history import read_history
+from fastrecipes.results.stored import stored_run
 from fastrecipes.train.best import Best
 
 Write = Callable[..., Path]
@@ -51,7 +52,8 @@ def test_the_run_folder(done: Any, tiny: Recipe) -> None:
     names = sorted(p.relative_to(done.folder).as_posix() for p in done.folder.rglob("*") if p.is_file())
     weights = ["best", "last", "previous", "stages.0", "stages.1"]
     assert names == sorted(
-        ["recipe.py", "run.json", "split.csv", "history.csv", "log.txt", "per_class.csv"]
+        ["recipe.py", "run.json", "split.csv", "history.csv", "steps.csv", "log.txt", "per_class.csv"]
+        + ["predictions.safetensors"]
         + ["checkpoints/" + name + ".safetensors" for name in weights]
     )
     assert done.folder.parent.name == "tiny"
@@ -78,6 +80,23 @@ def test_history_holds_every_epoch_and_every_rate(done: Any) -> None:
     assert rows[0]["lr_head"] == pytest.approx(3e-2 / 25 / 1e4)
     assert rows[2]["lr_stem"] == pytest.approx(1e-2 / 25 / 1e4)
     assert all(r["mom"] == 0.9 and r["seconds"] > 0 and r["images_per_s"] > 0 and r["memory_mb"] > 0 for r in rows)
+    assert all(0 < r["wait_seconds"] < r["seconds"] for r in rows)
+
+
+def test_steps_hold_every_step(done: Any) -> None:
+    """Twelve steps over two stages, each with its loss, the schedule's rates and the momentum; means as in the history."""
+    steps = read_history(done.folder / "steps.csv")
+    names = [f"lr_{group.name}" for group in done.plan.groups]
+    assert list(steps[0]) == ["step", "stage", "epoch", "train_loss", *names, "mom"]
+    assert [row["step"] for row in steps] == list(range(12))
+    for stage in done.plan.stages:
+        own = [row for row in steps if row["stage"] == stage.index]
+        assert [row["epoch"] for row in own] == [i // 4 for i in range(stage.steps)]
+        for i, row in enumerate(own):
+            expected = [lr if g >= stage.freeze_to else None for g, lr in enumerate(stage.rates(i))]
+            assert [row[name] for name in names] == pytest.approx(expected)
+            assert row["mom"] == 0.9
+    assert len({row["train_loss"] for row in steps}) == 12
 
 
 def test_the_best_weights_are_those_of_the_best_epoch(done: Any, tiny: Recipe) -> None:
@@ -86,12 +105,29 @@ def test_the_best_weights_are_those_of_the_best_epoch(done: Any, tiny: Recipe) -
     net = build_net(find_arch(tiny.arch), 3, size=32)
     net.load_state_dict(weights)
     stage = done.plan.stages[info["row"]["stage"]]
-    assert validated(net, tiny, stage.size) == pytest.approx(done.best["accuracy"])
+    probs, targets = validated(net, tiny, stage.size)
+    accuracy = float((probs.argmax(1) == targets).float().mean())
+    assert accuracy == pytest.approx(done.best["accuracy"])
     assert info["vocab"] == ["circle", "cross", "square"]
+    kept, place = load_weights_file(done.folder / "predictions.safetensors")
+    assert torch.equal(kept["targets"], targets)
+    assert torch.allclose(kept["probs"], probs, atol=1e-5)
+    assert (place["stage"], place["epoch"]) == (done.best["stage"], done.best["epoch"])
+    read = stored_run(done.folder)
+    assert read.predictions is not None
+    assert [read.vocab[i] for i in read.predictions.targets] == [row.label for row in read.valid_items]
 
 
-def validated(net: torch.nn.Module, recipe: Recipe, size: int) -> float:
-    """Accuracy on the validation part, by a plain loop."""
+def test_predictions_that_take_too_much_room_are_left_out(tiny: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
+    """A bound on memory, not an error."""
+    monkeypatch.setattr("fastrecipes.train.predicted.ROOM", 4 * 12 * 3 - 1)
+    folder = run(tiny, out=tmp_path).folder
+    assert not (folder / "predictions.safetensors").exists()
+    assert stored_run(folder).predictions is None
+
+
+def validated(net: torch.nn.Module, recipe: Recipe, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and targets of the validation part, by a plain loop."""
     from fastrecipes.data.loaders import stage_dls
     from fastrecipes.nets.arch import image_stats
 
@@ -100,8 +136,9 @@ def validated(net: torch.nn.Module, recipe: Recipe, size: int) -> float:
     dls = stage_dls(recipe, dataset, size=size, bs=8, stats=stats, workers=0, device=torch.device("cpu"))
     net.eval()
     with torch.no_grad():
-        hits = [(net(xb).argmax(1) == yb) for xb, yb in dls.valid]
-    return float(torch.cat(hits).float().mean())
+        pairs = [(net(xb).softmax(1), torch.as_tensor(yb).long()) for xb, yb in dls.valid]
+    probs, targets = (torch.cat(found).as_subclass(torch.Tensor) for found in zip(*pairs, strict=True))
+    return probs, targets
 
 
 def test_the_last_checkpoint_holds_the_state(done: Any) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["append_line", "sha256", "sweep", "sync_folder", "write_atomic"]
+__all__ = ["append_line", "sha256", "sweep", "sync_folder", "write_atomic", "write_tail"]
 
 
 def write_atomic(path: Path, *data: bytes | memoryview, before: Path | None = None) -> None:
@@ -46,6 +46,20 @@ def append_line(path: Path, line: str) -> None:
         f.write(line + "\n")
         f.flush()
         os.fsync(f.fileno())
+
+
+def write_tail(path: Path, size: int, data: bytes) -> None:
+    """Let `path` be its first `size` bytes and then `data`, flushed to the disk. What stands before is not touched."""
+    new = not path.exists()
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with open(handle, "wb", buffering=0) as f:  # noqa: PTH123  # a path would follow a link that somebody put there
+        os.ftruncate(handle, size)
+        f.seek(size)
+        while data:
+            data = data[f.write(data) :]
+        os.fsync(handle)
+    if new:
+        sync_folder(path.parent)
 
 
 def sha256(*data: bytes | memoryview) -> str:

@@ -236,7 +236,7 @@ class StageDisplay(Callback):
 
 
 def _told_values(row: dict[str, Any]) -> list[tuple[str, float]]:
-    hidden = ("stage", "epoch", "epoch_total", "mom", "seconds", "images_per_s", "memory_mb")
+    hidden = ("stage", "epoch", "epoch_total", "mom", "seconds", "wait_seconds", "images_per_s", "memory_mb")
     return [(k, v) for k, v in row.items() if k not in hidden and not k.startswith("lr_") and isinstance(v, float)]
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fastrecipes.errors import StoppedError
 from fastrecipes.planning.plan import StagePlan
@@ -22,6 +25,7 @@ __all__ = ["Keeper", "Saver"]
 
 SHARE = 0.01  # of the time may go into checkpoints
 WITHIN_EPOCH = 5.0  # minutes between checkpoints inside an epoch
+_NONE = object()  # after the last batch
 
 
 class Saver:
@@ -63,7 +67,7 @@ class Keeper:
 
     def __init__(self, saver: Saver, ledger: Ledger, stage: StagePlan, display: RunDisplay, stop: Stop) -> None:
         self.saver, self.ledger, self.stage, self.display, self.stop = saver, ledger, stage, display, stop
-        self.seconds, self.images, self.train_seconds = 0.0, 0, 0.0
+        self.seconds, self.waited, self.images, self.train_seconds = 0.0, 0.0, 0, 0.0
         self._since = time.monotonic()
         self._trained: dict[str, Any] = {}
         self._constant: dict[tuple[str, str], Any] = {}
@@ -74,7 +78,18 @@ class Keeper:
 
     def epoch_begins(self) -> None:
         """Before the training of an epoch."""
-        self.seconds, self.images, self._since = 0.0, 0, time.monotonic()
+        self.seconds, self.waited, self.images, self._since = 0.0, 0.0, 0, time.monotonic()
+
+    def loading(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The same batches; how long the training waits for each is counted."""
+        left = iter(batches)
+        while True:
+            since = time.monotonic()
+            batch = next(left, _NONE)
+            self.waited += time.monotonic() - since
+            if batch is _NONE:
+                return
+            yield batch
 
     def batch_done(self, learn: Any, batch: int) -> None:
         """After a batch, of training or of validation; `batch` counts from 1."""
@@ -84,6 +99,8 @@ class Keeper:
                 self._stop(Position(self.stage.index, learn.epoch, len(learn.dls.train)), self._trained)
             return
         self.images += len(learn.yb[0]) if len(learn.yb) else 0
+        if not learn.n_waiting:
+            self.ledger.steps.add(self._step(learn))
         if self.stop.asked:
             self._stop(position, learner_state(learn))
         if batch < learn.n_iter and self.saver.due(epoch_ends=False):
@@ -93,6 +110,7 @@ class Keeper:
     def training_done(self, learn: Any) -> None:
         """After an epoch's last training batch; its validation changes no weights."""
         self.train_seconds = self._elapsed()
+        self.ledger.steps.flush()  # whoever watches the run sees an epoch at once, its checkpoint may come later
         self._trained = learner_state(learn)
 
     def epoch_done(self, learn: Any, *, last: bool) -> bool:
@@ -102,7 +120,8 @@ class Keeper:
         if row is not None:
             check_epoch(self.stage, row, learn)
             matrix = learn.confusion.matrix if hasattr(learn, "confusion") else None
-            best = self.ledger.offer(self.stage, row, kept_net(learn), matrix)
+            predicted = learn.predicted.tensors if hasattr(learn, "predicted") else None
+            best = self.ledger.offer(self.stage, row, kept_net(learn), matrix, predicted)
             self.display.say_epoch(self.stage, row, best)
             ended = self.ledger.stopper.after(self.stage, row)
         if last or ended:
@@ -141,11 +160,12 @@ class Keeper:
 
     def state_dict(self) -> dict[str, Any]:
         """What an epoch under way has taken so far."""
-        return {"seconds": self._elapsed(), "images": self.images}
+        return {"seconds": self._elapsed(), "waited": self.waited, "images": self.images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with an epoch that was under way."""
-        self.seconds, self.images, self._since = state["seconds"], state["images"], time.monotonic()
+        self.seconds, self.waited, self.images = state["seconds"], state.get("waited", 0.0), state["images"]
+        self._since = time.monotonic()
 
     def _row(self, learn: Any) -> dict[str, Any] | None:
         """The epoch's row of history; None where a callback ended the epoch before its validation."""
@@ -154,15 +174,23 @@ class Keeper:
             return None
         loss = {"train_loss": values.pop("train_loss")}
         seen = seen_values(learn) if learn.seen is not None else {}
-        hypers = learn.opt.hypers
-        rates = {f"lr_{g.name}": float(h["lr"]) for g, h in zip(self.ledger.plan.groups, hypers, strict=True)}
         return {
             "stage": self.stage.index, "epoch": learn.epoch, "epoch_total": len(self.ledger.history.rows),
-            **loss, **seen, **values,
-            **{name: lr if i >= self.stage.freeze_to else None for i, (name, lr) in enumerate(rates.items())},
-            "mom": _momentum(hypers[-1]), "seconds": self._elapsed(),
+            **loss, **seen, **values, **self._rates(learn), "seconds": self._elapsed(), "wait_seconds": self.waited,
             "images_per_s": self.images / max(1e-9, self.train_seconds), "memory_mb": peak_memory_mb(),
         }  # fmt: skip
+
+    def _step(self, learn: Any) -> dict[str, Any]:
+        """The step's row, with the loss of its last batch, which stays on the device until it is written."""
+        loss = learn.loss.detach().as_subclass(torch.Tensor).mean()
+        return {"stage": self.stage.index, "epoch": learn.epoch, "train_loss": loss, **self._rates(learn)}
+
+    def _rates(self, learn: Any) -> dict[str, float | None]:
+        """The rate of every group, None for those that do not train, and the momentum."""
+        hypers, first = list(learn.opt.hypers), self.stage.freeze_to
+        lrs = (float(hyper["lr"]) if i >= first else None for i, hyper in enumerate(hypers))
+        rates = {f"lr_{group.name}": lr for group, lr in zip(self.ledger.plan.groups, lrs, strict=True)}
+        return {**rates, "mom": _momentum(hypers[-1])}
 
 
 def _momentum(hyper: Any) -> float | None:

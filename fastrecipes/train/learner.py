@@ -119,7 +119,8 @@ class StageLearner(Learner):
         elif self.n_waiting and self.training:  # a callback ended the epoch before between two steps
             self.opt.zero_grad()
             self.n_waiting = 0
-        for i, batch in enumerate(self.dl, first):
+        batches = self.keeper.loading(self.dl) if self.training else self.dl
+        for i, batch in enumerate(batches, first):
             self.one_batch(i, batch)
             self.keeper.batch_done(self, i + 1)
         if self.training:

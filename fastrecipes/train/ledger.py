@@ -11,6 +11,7 @@ from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.checkpoint import save_weights_file
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.history import History
+from fastrecipes.record.steps import Steps
 from fastrecipes.train.best import Best
 from fastrecipes.train.display import log
 from fastrecipes.train.stopping import StageBest, Stopper
@@ -23,18 +24,22 @@ class Ledger:
 
     def __init__(self, plan: Plan, folder: RunFolder) -> None:
         self.plan, self.folder, self.history = plan, folder, History(folder.history)
-        self.best = Best(plan.monitor)
+        self.steps, self.best = Steps(folder.steps), Best(plan.monitor)
         self.slowed, self.stopper, self.stage_best = Slowed(), Stopper(), StageBest()
         self._parts: dict[str, Any] = {
-            "history": self.history, "best": self.best, "slowed": self.slowed, "stopper": self.stopper,
+            "history": self.history, "steps": self.steps, "best": self.best, "slowed": self.slowed, "stopper": self.stopper,
             "stage_best": self.stage_best,
         }  # fmt: skip
         self._unwritten: dict[str, torch.Tensor] | None = None
+        self._predicted: dict[str, torch.Tensor] | None = None
 
-    def offer(self, stage: StagePlan, row: dict[str, Any], net: torch.nn.Module, matrix: torch.Tensor | None) -> bool:
+    def offer(
+        self, stage: StagePlan, row: dict[str, Any], net: torch.nn.Module, matrix: torch.Tensor | None,
+        predicted: dict[str, torch.Tensor] | None = None,
+    ) -> bool:  # fmt: skip
         """Take an epoch into the history; whether it is the best so far. Its weights are then kept until `flush`.
 
-        `matrix`: its confusion matrix (true class, predicted class).
+        `matrix`: its confusion matrix (true class, predicted class). `predicted`: what it said of every validation image.
         """
         self.history.add(row)
         if stage.restore_best:
@@ -42,13 +47,16 @@ class Ledger:
         best = self.best.offer(row, matrix)
         if best:
             self._unwritten = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
+            self._predicted = predicted
         return best
 
     def flush(self) -> None:
-        """Write the weights of the best epoch, if they are newer than the file."""
+        """Write the steps so far, and weights and predictions of the best epoch, if they are newer than the files."""
+        self.steps.flush()
         if self._unwritten is not None:
             self._save("best", self._unwritten, self.best.row)
-            self._unwritten = None
+            self._save_predictions()
+            self._unwritten = self._predicted = None
 
     def save_stage(self, label: str, net: torch.nn.Module) -> None:
         """Keep the weights that a stage ended with as LABEL.safetensors."""
@@ -58,6 +66,14 @@ class Ledger:
         """Announce and record that the run goes on in another way than was asked for."""
         log.warning("WARNING: %s", what)
         self.folder.update(fallbacks=[*self.folder.info.get("fallbacks", ()), what])
+
+    def _save_predictions(self) -> None:
+        """Those of the best epoch; where there are none, those of an earlier one are taken away."""
+        if self._predicted is None:
+            self.folder.predictions.unlink(missing_ok=True)
+            return
+        place = {name: (self.best.row or {}).get(name) for name in ("stage", "epoch", "epoch_total")}
+        save_weights_file(self.folder.predictions, self._predicted, place | {"vocab": list(self.plan.vocab)})
 
     def _save(self, name: str, weights: Mapping[str, torch.Tensor], row: dict[str, Any] | None) -> None:
         info = {"arch": self.plan.arch, "vocab": list(self.plan.vocab), "recipe": self.plan.recipe, "row": row}
@@ -70,7 +86,8 @@ class Ledger:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the state of an interrupted run."""
         for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+            if name in state:  # an older program's checkpoint may lack the newest parts
+                part.load_state_dict(state[name])
 
 
 class Slowed:

@@ -15,6 +15,7 @@ from fastrecipes.errors import RecipeError
 from fastrecipes.planning.plan import Plan
 from fastrecipes.record.checkpoint import load_last, load_weights_file
 from fastrecipes.record.folder import RunFolder, SplitRow
+from fastrecipes.record.steps import copy_steps
 from fastrecipes.train.display import log
 from fastrecipes.train.ready import Ready, from_scratch
 from fastrecipes.train.state import Position
@@ -161,10 +162,11 @@ def forked(parent: RunFolder, begin: Begin, ready: Ready, child: RunFolder) -> B
     weights of the stage before. Raises `RecipeError` where the weights cannot fit.
     """
     _check_fits(parent, begin, ready.plan)
+    done, steps = begin.position.stage, (begin.ledger or {}).get("steps", {}).get("count", 0)
     if _same_so_far(parent, begin, ready):
-        _copy_weights(parent, child, begin.position.stage, best=True)
+        _copy_weights(parent, child, done, best=True)
+        copy_steps(parent.steps, child.steps, steps)
         return begin
-    done = begin.position.stage
     if done == 0 or begin.ledger is None:
         return Begin()
     rows = [row for row in begin.ledger["history"]["rows"] if row["stage"] < done]
@@ -175,7 +177,7 @@ def forked(parent: RunFolder, begin: Begin, ready: Ready, child: RunFolder) -> B
     weights, _ = load_weights_file(parent.checkpoints / f"stages.{done - 1}.safetensors")
     ledger = begin.ledger | {
         "history": {"rows": rows}, "best": begin.ledger["best"] if kept else {"row": None, "matrix": None},
-        "slowed": {"tries": slowed},
+        "slowed": {"tries": slowed}, "steps": copy_steps(parent.steps, child.steps, steps, before_stage=done),
     }  # fmt: skip
     return Begin(Position(done), ledger, {"model": weights})
 
@@ -212,6 +214,9 @@ def _copy_weights(parent: RunFolder, child: RunFolder, done: int, *, best: bool)
         if source.exists():
             load_weights_file(source)  # a damaged one is not handed on
             shutil.copyfile(source, child.checkpoints / source.name)
+    if best and parent.predictions.exists():
+        load_weights_file(parent.predictions)
+        shutil.copyfile(parent.predictions, child.predictions)
 
 
 def run_of(out: Path, recipe: str, given: str | Path | bool) -> RunFolder:

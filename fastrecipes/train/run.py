@@ -30,6 +30,7 @@ from fastrecipes.train.faults import told
 from fastrecipes.train.guard import Guard
 from fastrecipes.train.keeper import Keeper, Saver
 from fastrecipes.train.ledger import Ledger
+from fastrecipes.train.predicted import Predicted
 from fastrecipes.train.ready import Ready, make_ready, stage_of
 from fastrecipes.train.resume import Begin, begin_of, check_same, forked, run_of
 from fastrecipes.train.schedule import schedule_of
@@ -163,7 +164,7 @@ def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -
         learn.path = keeper.ledger.folder.path
         learn.begin_at(begin.position, begin.learner if begin.in_stage else None, keeper, begin.keeper or {})
         schedule = schedule_of(stage, keeper.ledger.slowed.factor(stage.index))
-        cbs = [schedule, Guard(stage, len(ready.plan.vocab)), Confusion(), keeper.display.callback(stage)]
+        cbs = [schedule, Guard(stage, len(ready.plan.vocab)), Confusion(), Predicted(), keeper.display.callback(stage)]
         learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
     except (KeyboardInterrupt, RecipeError):
         raise
