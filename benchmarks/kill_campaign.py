@@ -242,9 +242,20 @@ def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:
     files["last"] = load_checkpoint(folder / "checkpoints" / "last.safetensors")["learner"]["model"]
     rows = read_history(folder / "history.csv")
     history = [[f"{k}={v!r}" for k, v in row.items() if k not in TIMES] for row in rows]
+    for place in (folder / "wandb").glob("offline-run-*"):  # one, whole, however often the run died
+        history += [["W&B", *shown_rows(place)]]
     files["predictions"] = load_weights_file(folder / "predictions.safetensors")[0]
     sums = {name: digest(weights) for name, weights in files.items()}
     return sums | {"steps": hashlib.sha256((folder / "steps.csv").read_bytes()).hexdigest()}, history
+
+
+def shown_rows(place: Path) -> list[str]:
+    """The rows in wandb's own file, without W&B's columns and times."""
+    from fastrecipes.results.from_wandb import offline_run
+
+    read = offline_run(place)
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in (*read.history, *read.steps)]
+    return [read.status, *map(repr, rows)]
 
 
 def digest(weights: dict[str, Any]) -> str:
@@ -313,6 +324,8 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
         path = place / f"{name}.py"
         path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt, precision=PRECISIONS.get(name, "fp32")))
         yield name, ["run", str(path)]
+    shown = ["--wandb", "campaign", "--wandb-mode", "offline", "--tensorboard"]
+    yield "trackers", ["run", str(place / "adam.py"), *shown]
 
 
 def cases(

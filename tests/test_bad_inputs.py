@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ ELSEWHERE = {
     65: "test_cli_errors", 67: "test_resume", 69: "test_resume", 72: "test_resume: it starts over", 81: "test_resume, test_record",
     82: "test_record", 83: "test_record, test_security", 84: "test_resume", 85: "test_resume", 86: "test_resume: a warning",
     87: "test_weights, test_resume", 88: "test_weights", 89: "test_resume", 90: "test_a_shortened_recipe",
+    80: "test_wrong_trackers",
 }  # fmt: skip
 DROPPED = {
     18: "no network here refuses a small size but by its own error, which the check shows",
@@ -115,7 +117,7 @@ DROPPED = {
     56: "tables are read by the recipe's own code", 58: "tables are read by the recipe's own code",
     62: "tests may run as root, who may read all; the words are in scan.py", 63: "no archive is ever unpacked",
     68: "tests may run as root, who may write everywhere; the words are in check.py", 73: "no device option yet", 75: "no stage option",
-    76: "no compare yet", 77: "no compare yet", 78: "no predict yet", 79: "nothing is served", 80: "no W&B yet",
+    76: "no compare yet", 77: "no compare yet", 78: "no predict yet", 79: "nothing is served",
 }  # fmt: skip
 
 
@@ -211,3 +213,37 @@ def test_check_tells_what_it_tried(cli: Cli, recipe_file: Write, tmp_path: Path)
     assert "forward and backward pass, loss " in told.out
     assert "ready to run" in told.out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--wandb", "p", "--wandb-mode", "online"], "--wandb-mode online: no API key; set WANDB_API_KEY or run `wandb login` (a key is not accepted on the command line)"),
+        (["--wandb", "p", "--wandb-mode", "ofline"], "--wandb-mode ofline: expected online, offline or disabled; did you mean 'offline'?"),
+        (["--wandb", " "], "--wandb ' ': expected a name without / \\ # ? % :"),
+        (["--wandb", "team/cars"], "--wandb 'team/cars': expected a name without / \\ # ? % :"),
+        (["--wandb", "cars", "--wandb-entity", "a:b"], "--wandb-entity 'a:b': expected a name without / \\ # ? % :"),
+        (["--tag", "x"], "--tag: needs --wandb PROJECT, the W&B project to log to"),
+        (["--wandb-mode", "offline"], "--wandb-mode: needs --wandb PROJECT, the W&B project to log to"),
+        (["--wandb-entity", "team"], "--wandb-entity: needs --wandb PROJECT, the W&B project to log to"),
+        (["--tensorboard"], "--tensorboard: it is not installed; pip install 'fastrecipes[tensorboard]'"),
+    ],
+)  # fmt: skip
+def test_wrong_trackers(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, words: list[str], message: str
+) -> None:
+    """Told before the recipe is read; nothing is written."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setitem(sys.modules, "tensorboard", None)  # as where it is not installed
+    told = cli("run", recipe_file(), "--out", tmp_path / "runs", *words)
+    assert (told.code, told.out, told.err) == (2, "", f"error: {message}\n")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_sync_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
+    """One line each."""
+    for path, message in [(tmp_path / "no", "no such run folder"), (tmp_path, "is no run folder (it has no run.json)")]:
+        told = cli("sync", path)
+        assert (told.code, told.err) == (2, f"error: {path}: {message}\n")

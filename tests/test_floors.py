@@ -15,7 +15,7 @@ FLOORS = {
     "errors": 0,
     "declare": 1,
     "record": 2, "nets": 2,
-    "data": 3, "read": 3,
+    "data": 3, "read": 3, "trackers": 3,
     "planning": 4,
     "train": 5,
     "results": 6, "advise": 6,
@@ -91,6 +91,7 @@ def top_imports(path: Path) -> Iterator[str]:
     "command",
     [
         *("--help", "list", "run --help", "plan --help", "split --help", "bench-data --help", "advise --help"),
+        *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
         *("run car_brand_5stage --set stages.9.lr=1", "bench-data car_brand_5stage --set stages.9.lr=1"),
     ],
 )
@@ -104,7 +105,7 @@ try:
     main()
 except SystemExit:
     pass
-heavy = {{"torch", "fastai", "timm", "torchvision", "matplotlib", "pandas"}} & set(sys.modules)
+heavy = {{"torch", "fastai", "timm", "torchvision", "matplotlib", "pandas", "wandb"}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -44,6 +44,8 @@ WeightsOpt = Annotated[
     Optional[str], typer.Option("--weights", metavar="FILE", help="Start from the weights in this file.")
 ]
 NoPretrainedOpt = Annotated[bool, typer.Option("--no-pretrained", help="Start from random weights.")]
+WandbOpt = Annotated[Optional[str], typer.Option("--wandb", metavar="PROJECT", help="Log to this W&B project.")]
+EntityOpt = Annotated[Optional[str], typer.Option("--wandb-entity", metavar="NAME", help="Whose project it is.")]
 
 
 @app.command()
@@ -55,16 +57,30 @@ def run(
     resume: Annotated[Optional[str], typer.Option("--resume", metavar="[RUN]", help="Go on with a run that was stopped; alone: with the newest.", show_default=False)] = None,
     fork: Annotated[bool, typer.Option("--fork", help="With --resume: go on in a new run, with what has changed since.")] = False,
     checkpoint_every: Annotated[Optional[float], typer.Option("--checkpoint-every", metavar="MINUTES", help="Between checkpoints inside an epoch.", min=0, show_default="5, at most 1 % of the time")] = None,
+    wandb: WandbOpt = None, wandb_entity: EntityOpt = None,
+    wandb_mode: Annotated[Optional[str], typer.Option("--wandb-mode", metavar="MODE", help="online, offline or disabled.", show_default="online where there is a key, else offline")] = None,
+    tag: Annotated[Optional[list[str]], typer.Option("--tag", help="A tag of the W&B run. May be repeated.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run folder.")] = False,
 ) -> None:  # fmt: skip
     """Train a recipe, stage by stage."""
     from fastrecipes.cli.opening import check_resume, open_recipe
+    from fastrecipes.trackers.chosen import chosen_trackers
 
     going_on = check_resume(resume, fork, out)
+    trackers = chosen_trackers(wandb, entity=wandb_entity, mode=wandb_mode, tags=tag or (), tensorboard=tensorboard)
     opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
     from fastrecipes.results.summary import run_summary
     from fastrecipes.train.run import run as train
 
-    done = train(opened, out=out, workers=workers, resume=going_on, fork=fork, checkpoint_every=checkpoint_every)
+    done = train(
+        opened,
+        out=out,
+        workers=workers,
+        resume=going_on,
+        fork=fork,
+        checkpoint_every=checkpoint_every,
+        trackers=trackers,
+    )
     words = done.recipe.origin.words if done.recipe.origin else ()
     _print(run_summary(done.plan, done.history, done.best, done.folder, words))
 
@@ -166,6 +182,17 @@ def bench_data(
     from fastrecipes.cli.timed import show_loading
 
     _print(*show_loading(opened, stage, seconds))
+
+
+@app.command()
+def sync(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
+    wandb: WandbOpt = None, wandb_entity: EntityOpt = None,
+) -> None:  # fmt: skip
+    """Send a run to W&B that was offline, or never logged."""
+    from fastrecipes.cli.synced import show_sync
+
+    _print(show_sync(run, wandb, wandb_entity))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastrecipes.record.files import append_line, write_atomic
 
-__all__ = ["History", "Row", "csv_line", "less_is_better", "read_history"]
+__all__ = ["History", "Row", "Tail", "csv_line", "less_is_better", "read_history"]
 
 Row = dict[str, Any]
 
@@ -65,6 +65,28 @@ def read_history(path: Path) -> list[Row]:
     """The rows of a history file, numbers as numbers, empty cells as None."""
     with path.open(encoding="utf-8", newline="") as f:
         return [{name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(f)]
+
+
+class Tail:
+    """The rows of a file that grows, each one once: `new()` gives those that have come since the last call."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._at = path, 0
+        self._names: list[str] = []
+
+    def new(self) -> list[Row]:
+        """The new rows, as `read_history` gives them; a last line that is not whole yet is left for later."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as f:
+            f.seek(self._at)
+            data = f.read()
+        data = data[: data.rfind(b"\n") + 1]
+        self._at += len(data)
+        lines = list(csv.reader(io.StringIO(data.decode(errors="replace"), newline="")))
+        if lines and not self._names:
+            self._names = lines.pop(0)
+        return [dict(zip(self._names, map(_value, line), strict=False)) for line in lines]
 
 
 def _value(cell: str) -> Any:

@@ -12,6 +12,7 @@ import torch
 from fastrecipes.errors import StoppedError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.record.checkpoint import save_last
+from fastrecipes.trackers.tracking import Tracking
 from fastrecipes.train.averaging import kept_net
 from fastrecipes.train.display import RunDisplay, log
 from fastrecipes.train.guard import check_epoch
@@ -35,8 +36,8 @@ class Saver:
     since: epochs of a few seconds are not worth a file each.
     """
 
-    def __init__(self, folder: Path, ledger: Ledger, every: float | None) -> None:
-        self.folder, self.ledger, self.every = folder, ledger, every
+    def __init__(self, folder: Path, ledger: Ledger, every: float | None, tracking: Tracking | None = None) -> None:
+        self.folder, self.ledger, self.every, self.tracking = folder, ledger, every, tracking
         self.written, self.cost = time.monotonic(), 0.0
         self.begun, self.spent = self.written, 0.0
 
@@ -48,7 +49,10 @@ class Saver:
         return since >= max(self.cost / SHARE, 0.0 if epoch_ends else 60 * WITHIN_EPOCH)
 
     def save(self, position: Position, learner: dict[str, Any], keeper: dict[str, Any] | None = None) -> None:
-        """Write the state, the best weights before it: a checkpoint never tells of a file that is not there."""
+        """Write the state, the best weights before it: a checkpoint never tells of a file that is not there.
+
+        Trackers hear of what it covers, and of nothing that a killed run would train again.
+        """
         started = time.monotonic()
         self.ledger.flush()
         state = {"position": position.state_dict(), "ledger": self.ledger.state_dict(), "learner": learner}
@@ -56,6 +60,8 @@ class Saver:
         self.written = time.monotonic()
         self.cost = self.written - started
         self.spent += self.cost
+        if self.tracking is not None:
+            self.tracking.log()
 
     def times(self) -> dict[str, float]:
         """Seconds that this process has trained and validated for, and those of them that went into checkpoints."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.files import sweep
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.lock import locked
+from fastrecipes.record.tracker import Tracker
+from fastrecipes.trackers.tracking import Tracking
 from fastrecipes.train.check import check_ready
 from fastrecipes.train.confusion import Confusion
 from fastrecipes.train.display import LogFile, RunDisplay, log, stderr_console, telling, to_console
@@ -54,7 +56,8 @@ class Run:
 
 def run(
     recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, resume: str | Path | bool = False,
-    fork: bool = False, checkpoint_every: float | None = None, console: Console | None = None,
+    fork: bool = False, checkpoint_every: float | None = None, trackers: Sequence[Tracker] = (),
+    console: Console | None = None,
 ) -> Run:  # fmt: skip
     """Train `recipe` and keep everything in a folder below `out`.
 
@@ -64,6 +67,7 @@ def run(
     bit for bit, that it would have had without the interruption. With `fork` a new run takes over what is done in that
     one, with whatever has changed in recipe or data since.
     `checkpoint_every`: minutes between checkpoints inside an epoch; None: 5, and never more than 1 % of the time.
+    `trackers`: where the run is shown beside its folder (`fastrecipes.trackers`); one that fails does not end the run.
 
     Raises `RecipeError` before anything is written, `RunError` after (`DivergedError`, and `StoppedError` by a signal).
     """
@@ -97,9 +101,11 @@ def run(
                 ready = make_ready(recipe, workers, console)
         with (
             LogFile(folder.log) as file, telling(file, "%(asctime)s %(message)s"),
-            recorded(folder, ready, parent, begin), Stop().listening() as stop,
+            recorded(folder, ready, parent, begin, [word for tracker in trackers for word in tracker.words]),
+            Stop().listening() as stop, Tracking(trackers, folder).running() as tracking,
         ):  # fmt: skip
-            done = _train(ready, folder, console, begin, stop, checkpoint_every)
+            saver = Saver(folder.checkpoints, Ledger(ready.plan, folder), checkpoint_every, tracking)
+            done = _train(ready, saver, console, begin, stop)
         file.check()
         return done
 
@@ -113,12 +119,9 @@ def _take(folder: RunFolder, held: ExitStack) -> None:
         sweep(place)
 
 
-def _train(
-    ready: Ready, folder: RunFolder, console: Console, begin: Begin, stop: Stop, checkpoint_every: float | None
-) -> Run:
+def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Stop) -> Run:
     """The stage loop."""
-    ledger = Ledger(ready.plan, folder)
-    saver = Saver(folder.checkpoints, ledger, checkpoint_every)
+    ledger, folder = saver.ledger, saver.ledger.folder
     if begin.learner is not None and begin.ledger is not None:
         ledger.load_state_dict(begin.ledger)
         ready.net.load_state_dict(begin.learner["model"])
@@ -202,8 +205,13 @@ def _rolled_back(ready: Ready, ledger: Ledger, saver: Saver, stage: StagePlan, e
 
 
 @contextmanager
-def recorded(folder: RunFolder, ready: Ready, parent: RunFolder | None, begin: Begin) -> Iterator[None]:
-    """Keep run.json true to what happens: running, then finished, stopped, diverged or failed, and why."""
+def recorded(
+    folder: RunFolder, ready: Ready, parent: RunFolder | None, begin: Begin, words: Sequence[str] = ()
+) -> Iterator[None]:
+    """Keep run.json true to what happens: running, then finished, stopped, diverged or failed, and why.
+
+    `words`: options beside the recipe's own with which the run goes on.
+    """
     resumed = parent is folder
     if resumed:
         folder.update(status="running", resumed=[*folder.info.get("resumed", ()), _now()])
@@ -215,8 +223,7 @@ def recorded(folder: RunFolder, ready: Ready, parent: RunFolder | None, begin: B
         yield
     except BaseException as e:
         _note_end(folder, e)
-        words = _resume_words(ready.asked, folder)
-        log.info("run folder: %s\nto go on: %s", folder.path, words)
+        log.info("run folder: %s\nto go on: %s", folder.path, _resume_words(ready.asked, folder, words))
         if isinstance(e, OSError) and not isinstance(e, RecipeError):
             in_words = told(e, None, None)
             if in_words is not None:
@@ -254,12 +261,12 @@ def _note_end(folder: RunFolder, error: BaseException) -> None:
         log.warning("run.json could not be brought up to date: %s", e)
 
 
-def _resume_words(recipe: Recipe, folder: RunFolder) -> str:
+def _resume_words(recipe: Recipe, folder: RunFolder, words: Sequence[str]) -> str:
     """The command that goes on with a run."""
     origin = recipe.origin
     if origin is None:
         return f"run(recipe, resume={str(folder.path)!r})"
-    return shlex.join(["fastrecipes", "run", str(origin.path), *origin.words, "--resume", str(folder.path)])
+    return shlex.join(["fastrecipes", "run", str(origin.path), *origin.words, *words, "--resume", str(folder.path)])
 
 
 def _now() -> str:
