@@ -208,6 +208,20 @@ def advise(
     _print(*show_advice(folder, write=write, arch=arch, minutes=minutes))
 
 
+@app.command()
+def runs(
+    recipe: Annotated[Optional[str], typer.Argument(metavar="[RECIPE]", help="Only the runs of this recipe.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:  # fmt: skip
+    """Show the runs that were made, newest first."""
+    from fastrecipes.cli.listed import runs_json, runs_table
+    from fastrecipes.results.listing import local_runs
+
+    lines = local_runs(out, recipe)
+    print(runs_json(lines)) if json else _print(runs_table(lines))
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console
@@ -216,7 +230,7 @@ def _print(*renderables: Any) -> None:
     if console.is_terminal:
         console.print(*renderables, sep="\n")
         return
-    wide = Console(highlight=False, width=400)
+    wide = Console(highlight=False, width=10_000)
     with wide.capture() as captured:
         wide.print(*renderables, sep="\n")
     print("\n".join(line.rstrip() for line in captured.get().rstrip().split("\n")))

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fastrecipes.errors import RecipeError, RunError
-from fastrecipes.record.files import write_atomic
+from fastrecipes.record.files import sha256, write_atomic
 
-__all__ = ["RunFolder", "SplitRow"]
+__all__ = ["RunFolder", "SplitRow", "csv_bytes", "fingerprint"]
 
 SPLIT_COLUMNS = ("item", "split", "label", "checksum")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -128,15 +128,21 @@ class RunFolder:
 
     def write_split(self, rows: Iterable[Sequence[str]]) -> None:
         """Record which item is in which part, with its label."""
-        write_atomic(self.split, _csv(SPLIT_COLUMNS, rows))
+        write_atomic(self.split, csv_bytes(SPLIT_COLUMNS, rows))
 
     def write_per_class(self, rows: Iterable[Sequence[str]]) -> None:
         """Record precision, recall and F1 of each class in the best epoch, and its validation images."""
-        write_atomic(self.per_class, _csv(("class", "precision", "recall", "f1", "images"), rows))
+        write_atomic(self.per_class, csv_bytes(("class", "precision", "recall", "f1", "images"), rows))
 
     def write_bad_images(self, rows: Iterable[Sequence[str]]) -> None:
         """Record which images were left out since they cannot be read, and why."""
-        write_atomic(self.bad_images, _csv(("item", "fault"), rows))
+        write_atomic(self.bad_images, csv_bytes(("item", "fault"), rows))
+
+
+def fingerprint(split: Iterable[SplitRow]) -> str:
+    """A checksum of which content with which label is in which part: equal for equal data, wherever it lies."""
+    rows = sorted((row.split, row.label, row.checksum) for row in split)
+    return sha256(repr(rows).encode("utf-8", errors="surrogateescape"))[:16]
 
 
 def _quoted(cell: str) -> str:
@@ -148,7 +154,8 @@ def _unquoted(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" else cell
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
+    """A table as a CSV file that spreadsheets take as text, with LF at the ends."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)

@@ -64,7 +64,7 @@ def _cell(value: Any) -> Any:
 def read_history(path: Path) -> list[Row]:
     """The rows of a history file, numbers as numbers, empty cells as None."""
     with path.open(encoding="utf-8", newline="") as f:
-        return [{name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(f)]
+        return [{name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(f, restval="missing")]
 
 
 class Tail:

@@ -16,7 +16,9 @@ try:
 except ImportError:  # no such locks on this system: the file alone has to do
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked"]
+__all__ = ["held", "locked"]
+
+_OURS: set[str] = set()  # lock files that this process holds: closing one that was opened again would give it up
 
 
 @contextmanager
@@ -31,10 +33,40 @@ def locked(path: Path) -> Iterator[str | None]:
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        _OURS.add(os.path.realpath(path))
         yield None if holder is None else "process {} on {}".format(*holder)
     finally:
+        _OURS.discard(os.path.realpath(path))
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def held(path: Path) -> bool:
+    """Whether a living process holds the lock file `path`. One of another host cannot be tested and counts as living."""
+    if os.path.realpath(path) in _OURS:
+        return True
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return False
+    try:
+        pid, host = _holder(handle) or (0, "")
+        if host != socket.gethostname():
+            return bool(host)
+        return _alive(pid) and not _free(handle)
+    finally:
+        os.close(handle)
+
+
+def _free(handle: int) -> bool:
+    """Whether nobody holds the lock: another process may have got the number of the one that died."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _taken(path: Path) -> tuple[int, tuple[int, str] | None]:

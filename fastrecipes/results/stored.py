@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.folder import RunFolder, SplitRow
 from fastrecipes.record.history import Row, less_is_better, read_history
+from fastrecipes.record.lock import held
 
 __all__ = ["Predictions", "StoredRun", "stored_run", "stored_runs"]
 
@@ -56,8 +58,12 @@ class StoredRun:
 
     @property
     def status(self) -> str:
-        """starting, running, finished, interrupted, diverged or failed."""
-        return str(self.info.get("status", "starting"))
+        """starting, running, finished, interrupted, diverged, failed, or killed: neither ended nor running."""
+        said = str(self.info.get("status", "starting"))
+        going = (
+            said in ("starting", "running") and self.path.is_dir()
+        )  # of a run elsewhere its own word is all there is
+        return "killed" if going and not held(self.folder.lock) else said
 
     @property
     def plan(self) -> dict[str, Any]:
@@ -72,7 +78,7 @@ class StoredRun:
     @property
     def vocab(self) -> tuple[str, ...]:
         """The classes, in the network's order."""
-        return tuple(self.plan.get("vocab", ()))
+        return tuple(self.plan.get("vocab") or ())
 
     @property
     def monitor(self) -> str:
@@ -151,15 +157,17 @@ def stored_run(path: str | Path) -> StoredRun:
     Lines of its history that cannot be read are left out and told in `problems`.
     """
     folder = RunFolder.open(Path(path))
+    if not _planned(folder.info.get("plan", {})):
+        raise RecipeError(f"{folder.info_file}: holds something else than a run")
     if not folder.history.is_file():
         return StoredRun(folder, ())
     rows, problems = _rows(folder.history)
     return StoredRun(folder, rows, problems)
 
 
-def stored_runs(out: str | Path) -> Iterator[StoredRun]:
-    """Every run below `out` (runs/<recipe>/<id>), newest first; what is no run is passed over."""
-    infos = sorted(Path(out).glob("*/*/run.json"), key=lambda info: info.parent.name, reverse=True)
+def stored_runs(out: str | Path, recipe: str = "*") -> Iterator[StoredRun]:
+    """Every run below `out` (runs/<recipe>/<id>), or in one folder there, newest first; what is no run is passed over."""
+    infos = sorted(Path(out).glob(f"{recipe}/*/run.json"), key=lambda info: info.parent.name, reverse=True)
     for info in infos:
         try:
             yield stored_run(info.parent)
@@ -171,15 +179,27 @@ def _rows(path: Path) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """The whole rows of a CSV file of ours, and a sentence for every damaged one."""
     try:
         rows = read_history(path)
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, csv.Error) as e:
         raise RecipeError(f"{path}: cannot be read: {e}") from e
     whole, problems = [], []
     for number, row in enumerate(rows, 2):
-        if None in row or not all(isinstance(row.get(name), int) for name in ("stage", "epoch")):
+        if not _whole(row):
             problems.append(f"{path}: line {number} is damaged and left out")
         else:
             whole.append(row)
     return tuple(whole), tuple(problems)
+
+
+def _planned(plan: dict[str, Any]) -> bool:
+    """Whether what readers walk through in a plan is of the kind that a run writes."""
+    lists = all(isinstance(plan.get(name, []), list) for name in ("stages", "vocab", "groups"))
+    return lists and all(isinstance(stage, dict) for stage in plan.get("stages", []))
+
+
+def _whole(row: Row) -> bool:
+    """Whether every cell is a number or empty, none is missing or too many, and the epoch is known."""
+    known = all(isinstance(row.get(name), int) for name in ("stage", "epoch"))
+    return known and None not in row and not any(isinstance(value, str) for value in row.values())
 
 
 def _number(value: object) -> bool:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from fastrecipes.errors import RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.record.clock import clock
 from fastrecipes.train.state import Position
 
 __all__ = ["LogFile", "RunDisplay", "clock", "counted", "log", "stderr_console", "telling", "to_console"]
@@ -238,14 +239,3 @@ class StageDisplay(Callback):
 def _told_values(row: dict[str, Any]) -> list[tuple[str, float]]:
     hidden = ("stage", "epoch", "epoch_total", "mom", "seconds", "wait_seconds", "images_per_s", "memory_mb")
     return [(k, v) for k, v in row.items() if k not in hidden and not k.startswith("lr_") and isinstance(v, float)]
-
-
-def clock(seconds: float) -> str:
-    """A duration in words.
-
-    >>> clock(200)
-    '3 min 20 s'
-    """
-    minutes, s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {s:02} s" if minutes else f"{s} s"
