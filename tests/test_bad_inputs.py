@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from conftest import Told, make_images, stop_after
 from PIL import Image
+from run_folders import make_run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
@@ -100,6 +101,7 @@ CASES: list[tuple[int, Change, list[str], Callable[[Path], None], str]] = [
     (74, None, ["--workers", "-1"], keep, "Invalid value for '--workers': Input should be greater than or equal to 0; see fastrecipes run --help"),
 ]  # fmt: skip
 ELSEWHERE = {
+    76: "test_a_wrong_comparison is one line too",
     3: "test_load", 16: "the head always trains: test_blocks", 19: "test_arch, test_cli_errors", 33: "test_override",
     40: "test_weights", 52: "test_security", 57: "test_security", 60: "test_repeated_files_are_noted", 61: "test_near_doubles_are_noted",
     65: "test_cli_errors", 67: "test_resume", 69: "test_resume", 72: "test_resume: it starts over", 81: "test_resume, test_record",
@@ -117,7 +119,7 @@ DROPPED = {
     56: "tables are read by the recipe's own code", 58: "tables are read by the recipe's own code",
     62: "tests may run as root, who may read all; the words are in scan.py", 63: "no archive is ever unpacked",
     68: "tests may run as root, who may write everywhere; the words are in check.py", 73: "no device option yet", 75: "no stage option",
-    76: "no compare yet", 77: "no compare yet", 78: "no predict yet", 79: "nothing is served",
+    77: "compare has no metric option", 78: "no predict yet", 79: "nothing is served",
 }  # fmt: skip
 
 
@@ -153,6 +155,54 @@ def test_a_wrong_input_is_one_clear_line(
     lines = [line for line in told.err.splitlines() if not line.startswith("note: ")]
     assert (lines, told.out, told.code) == ([f"error: {expected}"], "", 2)
     assert list(here.iterdir()) == []
+
+
+COMPARED: list[tuple[list[str], int, str]] = [
+    (["compare", "leaf/a"], 2, "compare: expected two runs at least, got leaf/a; give another, or a recipe with several runs"),
+    (["compare", "leaf/a", "{O}/leaf/a"], 2, "compare: expected two runs at least, got leaf/a; give another, or a recipe with several runs"),
+    (["compare", "leaf/a", "nothing"], 2, "nothing: no run folder, and no recipe with runs in {O}; `fastrecipes runs --out {O}` lists what is there"),
+    (["compare", "leaf/a", "brak"], 2, "brak: no run folder, and no recipe with runs in {O}; did you mean 'bark'?"),
+    (["compare", "leaf/a", "{D}"], 2, "{D}: is no run folder (it has no run.json)"),
+    (["compare", "leaf/a", "b"], 2, "b: is a run of several recipes: bark/b, leaf/b, twig/b; give one of these"),
+    (["compare", "leaf/a", "twig"], 2, "{O}/twig: none of its runs has an epoch to compare"),
+    (["compare", "twig/a", "twig/b"], 2, "compare: none of these runs has an epoch yet; wait for one, or give others"),
+    (["compare", "leaf/a", "broken/a"], 2, "{O}/broken/a/run.json: cannot be read (no JSON)"),
+    (["compare", "leaf/a", "leaf/b", "--html", "{D}"], 2, "--html {D}: is a folder; give the name of a file"),
+    (["compare", "leaf/a", "leaf/b", "--html", "{D}/x/c.html"], 2, "--html {D}/x/c.html: {D}/x is no folder; make it first"),
+    (["compare", "leaf/a", "leaf/b", "--csv", "{D}/x/c.csv"], 2, "--csv {D}/x/c.csv: {D}/x is no folder; make it first"),
+    (["compare", "leaf/a", "leaf/b", "--html", "x" * 300], 1, f"--html {'x' * 300}: cannot be written (File name too long)"),
+    (["compare", "leaf/a", "x" * 300], 2, f"{'x' * 300}: cannot be opened (File name too long)"),
+    (["runs", "brak"], 2, "brak: no runs in {O}; did you mean 'bark'?"),
+    (["runs", "--out", "{D}/x"], 2, "--out {D}/x: no such folder; a run makes it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "code", "message"), COMPARED, ids=[" ".join(case[0])[:40] for case in COMPARED])
+def test_a_wrong_comparison_is_one_clear_line(
+    cli: Cli, tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    """Of runs that are there, and of what is none."""
+    out, data = tmp_path / "runs", tmp_path / "photos"
+    data.mkdir()
+    for recipe, name in (("leaf", "a"), ("leaf", "b"), ("bark", "b")):
+        make_run(out, recipe, name)
+    for name in "ab":
+        make_run(out, "twig", name, values=[])
+    (make_run(out, "broken", "a") / "run.json").write_text("{")
+    filled = [word.replace("{O}", str(out)).replace("{D}", str(data)) for word in words]
+    told = cli(*filled, *([] if "--out" in filled else ["--out", out]))
+    expected = message.replace("{O}", str(out)).replace("{D}", str(data))
+    assert (told.err, told.out, told.code) == (f"error: {expected}\n", "", code)
+
+
+def test_runs_without_a_metric_in_common(cli: Cli, tmp_path: Path) -> None:
+    """One run records another metric and another loss column than the other."""
+    make_run(tmp_path, "leaf", "a")
+    history = make_run(tmp_path, "bark", "a", metric="f1_macro") / "history.csv"
+    history.write_text(history.read_text().replace("valid_loss", "loss"))
+    told = cli("compare", "leaf", "bark", "--out", tmp_path)
+    expected = "error: compare: the runs have no metric in common: leaf/a has accuracy; bark/a has none\n"
+    assert (told.err, told.code) == (expected, 2)
 
 
 def test_repeated_files_are_noted(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:

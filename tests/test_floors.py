@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from run_folders import guesses, make_run
 
 PACKAGE = Path(__file__).parent.parent / "fastrecipes"
 FLOORS = {
@@ -92,14 +94,34 @@ def top_imports(path: Path) -> Iterator[str]:
     [
         *("--help", "list", "run --help", "plan --help", "split --help", "bench-data --help", "advise --help"),
         *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
+        *("runs --help", "compare --help"),
         *("run car_brand_5stage --set stages.9.lr=1", "bench-data car_brand_5stage --set stages.9.lr=1"),
     ],
 )
 def test_quick_answers_do_not_import_torch(command: str) -> None:
     """Help, the list of recipes and a wrong override answer without torch, fastai or matplotlib."""
+    answers_lightly(command.split())
+
+
+def test_runs_are_read_without_torch(tmp_path: Path) -> None:
+    """Lists, comparisons and their pages, with statistics and pictures."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "ash.jpg")
+    for seed, share in enumerate((0.9, 0.5)):
+        make_run(tmp_path, "leaf", f"{seed}", seed=seed, probs=guesses(share), source=str(tmp_path))
+        make_run(tmp_path, "bark", f"{seed}", seed=seed, probs=guesses(share - 0.1), source=str(tmp_path))
+    out = ["--out", str(tmp_path)]
+    answers_lightly(["runs", *out])
+    answers_lightly(
+        ["compare", "leaf", "bark", *out, "--html", str(tmp_path / "c.html"), "--csv", str(tmp_path / "c.csv")]
+    )
+    assert (tmp_path / "c.html").exists()
+
+
+def answers_lightly(words: list[str]) -> None:
+    """Assert that a command, in a process of its own, needs none of the heavy libraries."""
     code = f"""
 import sys
-sys.argv = ["fastrecipes", *{command.split()!r}]
+sys.argv = ["fastrecipes", *{words!r}]
 from fastrecipes.cli.app import main
 try:
     main()

@@ -222,6 +222,22 @@ def runs(
     print(runs_json(lines)) if json else _print(runs_table(lines))
 
 
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, RECIPE/ID, or RECIPE for all its runs.", show_default=False)],
+    html: Annotated[Optional[Path], typer.Option("--html", metavar="FILE", help="Write one page with curves and images.")] = None,
+    csv: Annotated[Optional[Path], typer.Option("--csv", metavar="FILE", help="Write a table with a row a run.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are.")] = Path("runs"),
+) -> None:  # fmt: skip
+    """Tell whether one run is better than another, and by how much."""
+    from fastrecipes.cli.compared import show_comparison
+    from fastrecipes.results.exported import comparison_json
+
+    comparison, shown = show_comparison(runs, out, html=html, csv=csv)
+    print(comparison_json(comparison)) if json else _print(*shown)
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console

@@ -13,7 +13,7 @@ from fastrecipes.data.badges import VERSION, badge_jpeg
 from fastrecipes.data.emblems import BRANDS
 from fastrecipes.errors import RecipeError, RunError, did_you_mean
 
-__all__ = ["DEMOS", "PER_BRAND", "check_demo", "demo_source", "make_car_badges"]
+__all__ = ["DEMOS", "PER_BRAND", "check_demo", "demo_place", "demo_source", "make_car_badges"]
 
 PER_BRAND = 125
 # A set takes seconds to draw: a part that is an hour old was left by a killed process.
@@ -50,6 +50,11 @@ def check_demo(name: str) -> None:
         raise RecipeError(f"source: no demo data {name!r}{did_you_mean(name, DEMOS)} (known: {known})")
 
 
+def demo_place(name: str, cache: Path) -> Path:
+    """Where under `cache` a demo data set has its folder, made or not."""
+    return cache / "demo" / f"{name}-v{VERSION}"
+
+
 def demo_source(name: str, cache: Path, *, on_image: Callable[[int, int], None] | None = None) -> Path:
     """The folder of a demo data set under `cache`, made on first use.
 
@@ -63,7 +68,7 @@ def demo_source(name: str, cache: Path, *, on_image: Callable[[int, int], None] 
     fastrecipes.errors.RecipeError: source: no demo data 'cars' (known: car_badges)
     """
     check_demo(name)
-    place = cache / "demo" / f"{name}-v{VERSION}"
+    place = demo_place(name, cache)
     try:
         if not place.is_dir():
             _sweep(place)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from fastrecipes.data.demo import check_demo, demo_source
+from fastrecipes.data.demo import check_demo, demo_place, demo_source
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.cache import cache_folder
 
-__all__ = ["check_source", "find_source", "is_demo"]
+__all__ = ["check_source", "find_source", "is_demo", "standing_source"]
 
 _DEMO = "demo:"
 
@@ -43,3 +43,9 @@ def find_source(source: str | Path | None, *, on_image: Callable[[int, int], Non
     if is_demo(source):
         return demo_source(str(source).removeprefix(_DEMO), cache_folder(), on_image=on_image)
     return Path(str(source)).expanduser()
+
+
+def standing_source(source: str) -> Path | None:
+    """The folder that `source` means where it is there; nothing is generated."""
+    place = demo_place(source.removeprefix(_DEMO), cache_folder()) if is_demo(source) else Path(source).expanduser()
+    return place if place.is_dir() else None
