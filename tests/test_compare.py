@@ -14,10 +14,12 @@ from conftest import Told
 from run_folders import VOCAB, guesses, make_run
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.record.folder import fingerprint
+from fastrecipes.record.folder import RunFolder, fingerprint
 from fastrecipes.results.chosen import chosen_runs
+from fastrecipes.results.compare_page import compare_page
 from fastrecipes.results.comparison import compare_runs
-from fastrecipes.results.stored import stored_run
+from fastrecipes.results.exported import comparison_csv, comparison_json
+from fastrecipes.results.stored import StoredRun, stored_run
 from fastrecipes.results.verdict import verdict
 
 Cli = Callable[..., Told]
@@ -298,3 +300,21 @@ def test_a_perfect_run_has_a_value(tmp_path: Path) -> None:
         make_run(tmp_path, recipe, probs=guesses(good(wrong=wrong)))
     sides = compare_runs(chosen_runs(["leaf", "bark"], tmp_path).runs).sides
     assert [side.values for side in sides] == [(1,), (pytest.approx(111 / 120),)]
+
+
+def test_a_run_from_elsewhere_has_no_folder(out: Path) -> None:
+    """As read from a tracker: no split, no recipe file, no stages in its plan; tables, page and files are made all the same."""
+    local = stored_run(out / "leaf" / "20260101-120000")
+    folder = RunFolder(Path("wandb:me/trees/abc"))
+    plan = {"recipe": "bark", "monitor": "accuracy", "vocab": None, "n_train": 30, "n_valid": 120}
+    folder.info = {"layout": 1, "status": "running", "plan": plan, "fields": {"size": "96"}, "versions": {}}
+    elsewhere = StoredRun(folder, local.history)
+    vars(elsewhere)["split"] = vars(elsewhere)["steps"] = ()
+    comparison = compare_runs([local, elsewhere])
+    assert verdict(comparison) == "no verdict on leaf and bark: bark/abc does not tell what data it had"
+    assert "bark/abc is running, 4 epochs: compared on what it has" in comparison.notes
+    assert [(row["side"], row["stage"]) for row in json.loads(comparison_json(comparison))["stages"]] == [
+        ("leaf", 0), ("leaf", 1), ("bark", 0), ("bark", 1),
+    ]  # fmt: skip
+    assert b"bark/abc" in comparison_csv(comparison)
+    assert "bark/abc" in compare_page(comparison)
