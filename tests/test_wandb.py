@@ -304,3 +304,31 @@ def test_a_damaged_offline_file(tmp_path: Path, spoil: Any, message: str) -> Non
     assert str(error.value) == message.format(F=file, D=tmp_path)
     with pytest.raises(RecipeError, match="is no W&B run folder"):
         offline_run(tmp_path / "elsewhere")
+
+
+def test_local_and_w_and_b_runs_are_compared(cli: Cli, recipe: list[object], server: Server, tmp_path: Path) -> None:
+    """A run beside its copies on the server and in an offline folder: the same numbers, and no verdict without images."""
+    assert cli(*recipe, "--wandb", "cars").code == 0
+    folder = only_run(tmp_path)
+    assert cli(*recipe, "--wandb", "cars", "--wandb-mode", "offline", "--set", "seed=7").code == 0
+    (offline,) = (tmp_path / "runs").glob("*/*/wandb/offline-run-*")
+    told = cli("compare", folder, "wandb:team/cars", offline, "--json", "--html", tmp_path / "c.html")
+    assert (told.code, told.err) == (0, "")
+    found = json.loads(told.out)
+    best = stored_run(folder).best
+    assert best is not None
+    at = {run["run"].partition("/")[2]: run for run in found["runs"]}
+    for name in (folder.name, next(iter(server.runs))):
+        assert (at[name]["best"], at[name]["epochs"]) == (pytest.approx(best["accuracy"]), 3)
+    assert len(found["runs"]) == 3
+    assert {pair["winner"] for pair in found["pairs"]} == {None}
+    assert "does not tell which images it was validated on" in told.out
+
+
+def test_no_network_for_a_comparison(cli: Cli, server: Server, tmp_path: Path, monkeypatch: Any) -> None:
+    """One line, and the code of what went wrong outside."""
+    monkeypatch.setattr("fastrecipes.results.from_wandb.SECONDS", 2)
+    server.fault = "silent"
+    told = cli("compare", "wandb:team/cars", "nothing", "--out", tmp_path)
+    assert (told.code, told.out) == (1, "")
+    assert told.err == "error: wandb:team/cars: W&B does not answer within 2 s; is there a network?\n"

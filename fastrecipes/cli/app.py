@@ -224,7 +224,7 @@ def runs(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, RECIPE/ID, or RECIPE for all its runs.", show_default=False)],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run folders, RECIPE/ID, RECIPE for all its runs, wandb:ENTITY/PROJECT[/RUN], or W&B's offline folders.", show_default=False)],
     html: Annotated[Optional[Path], typer.Option("--html", metavar="FILE", help="Write one page with curves and images.")] = None,
     csv: Annotated[Optional[Path], typer.Option("--csv", metavar="FILE", help="Write a table with a row a run.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

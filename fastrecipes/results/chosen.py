@@ -1,4 +1,4 @@
-"""Which runs the words of a command line mean: a run folder, a recipe's runs, or RECIPE/ID."""
+"""Which runs the words of a command line mean: a run folder, a recipe's runs, RECIPE/ID, or runs in W&B."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fastrecipes.errors import RecipeError, did_you_mean
+from fastrecipes.errors import RecipeError, RunError, did_you_mean
+from fastrecipes.results.from_wandb import is_offline_run, offline_run, wandb_runs
 from fastrecipes.results.stored import StoredRun, stored_run, stored_runs
 
 __all__ = ["Chosen", "chosen_runs"]
@@ -21,13 +22,18 @@ class Chosen(NamedTuple):
 
 
 def chosen_runs(words: Sequence[str], out: Path) -> Chosen:
-    """The runs that `words` mean, those of recipes from below `out`. Raises `RecipeError`, all problems at once."""
+    """The runs that `words` mean, those of recipes from below `out`. Raises `RecipeError`, all problems at once.
+
+    Raises `RunError` where W&B does not answer.
+    """
     runs: dict[Path, StoredRun] = {}
     notes: list[str] = []
     problems: list[str] = []
     for word in words:
         try:
             meant, said = _meant(word, out)
+        except RunError:  # no network: nothing is wrong with the words
+            raise
         except RecipeError as e:
             problems += e.problems
             continue
@@ -42,8 +48,12 @@ def chosen_runs(words: Sequence[str], out: Path) -> Chosen:
 
 
 def _meant(word: str, out: Path) -> Chosen:
-    """A folder first, then what lies below `out`."""
+    """What its name says, or a folder, or else what lies below `out`."""
+    if word.startswith("wandb:"):
+        return Chosen(tuple(wandb_runs(word)), ())
     path = Path(word)
+    if is_offline_run(path):
+        return Chosen((offline_run(path),), ())
     for folder in (path, out / path):
         if (folder / "run.json").is_file():
             return Chosen((stored_run(folder),), ())

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrecipes.record.files import sha256
-from fastrecipes.record.folder import RunFolder
+from fastrecipes.record.folder import RunFolder, fingerprint
 from fastrecipes.record.history import less_is_better, read_history
 
 __all__ = ["best_of", "config_of", "confusion_of", "plots_of"]
@@ -28,13 +27,13 @@ def config_of(folder: RunFolder) -> dict[str, Any]:
     fields = {name: _value(_short(str(text))) for name, text in info.get("fields", {}).items()}
     versions = {f"versions.{name}": text for name, text in info.get("versions", {}).items()}
     sizes = {name: plan.get(name) for name in ("n_train", "n_valid", "monitor", "vocab")}
-    return {**fields, "recipe": plan.get("recipe"), "data_fingerprint": fingerprint(folder), **sizes, **versions}
-
-
-def fingerprint(folder: RunFolder) -> str:
-    """A checksum of which content with which label is in which part: equal for equal data, wherever it lies."""
-    rows = sorted((row.split, row.label, row.checksum) for row in folder.read_split())
-    return sha256(repr(rows).encode("utf-8", errors="surrogateescape"))[:16]
+    return {
+        **fields,
+        "recipe": plan.get("recipe"),
+        "data_fingerprint": fingerprint(folder.read_split()),
+        **sizes,
+        **versions,
+    }
 
 
 def best_of(folder: RunFolder) -> dict[str, Any]:
