@@ -148,6 +148,8 @@ class StoredRun:
                 f"{path}: holds predictions of shape {found.probs.shape}; the run has {len(self.valid_items)} "
                 f"validation images and {len(self.vocab)} classes"
             )
+        if not ((found.targets >= 0) & (found.targets < len(self.vocab))).all():
+            raise RecipeError(f"{path}: names a class that the run does not have")
         return found
 
 

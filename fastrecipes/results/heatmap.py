@@ -1,0 +1,43 @@
+"""The confusion matrix of a run, drawn for two classes or for hundreds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from fastrecipes.results.confused import confusion_of
+from fastrecipes.results.lettering import lettering_of
+from fastrecipes.results.stored import StoredRun
+
+__all__ = ["draw_confusion"]
+
+_CELLS = 20  # classes up to which every cell says its count
+_LABELS = 60  # class names that one side has room for
+
+
+def draw_confusion(run: StoredRun) -> Figure | None:
+    """True class by row, predicted class by column, coloured by the share of the row; None without predictions."""
+    if run.predictions is None:
+        return None
+    counts = confusion_of(run.predictions)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    n = len(counts)
+    side = min(4.5 + 0.25 * n, 14)
+    fonts = lettering_of(run.vocab)
+    with rc_context({"font.family": list(fonts.families)}):
+        figure = Figure(figsize=(side + 1, side), layout="constrained")
+        axes = figure.subplots()
+        figure.colorbar(axes.imshow(shares, vmin=0, vmax=1, cmap="Blues"), shrink=0.8, label="share of the true class")
+        places, size = range(0, n, math.ceil(n / _LABELS)), 9 if n <= _CELLS else 7
+        labels = [fonts.shown(run.vocab[i], 24) for i in places]
+        axes.set_xticks(places, labels, rotation=90, fontsize=size)
+        axes.set_yticks(places, labels, fontsize=size)
+        axes.set(xlabel="predicted", ylabel="true")
+        for (i, j), count in np.ndenumerate(counts) if n <= _CELLS else ():
+            if count:
+                color = "white" if shares[i, j] > 0.5 else "black"
+                axes.text(j, i, f"{count}", ha="center", va="center", fontsize=8, color=color)
+    return figure
