@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +102,7 @@ CASES: list[tuple[int, Change, list[str], Callable[[Path], None], str]] = [
     (74, None, ["--workers", "-1"], keep, "Invalid value for '--workers': Input should be greater than or equal to 0; see fastrecipes run --help"),
 ]  # fmt: skip
 ELSEWHERE = {
-    76: "test_a_wrong_comparison is one line too",
+    76: "test_a_wrong_comparison is one line too", 79: "test_a_wrong_report_or_board is one line too",
     3: "test_load", 16: "the head always trains: test_blocks", 19: "test_arch, test_cli_errors", 33: "test_override",
     40: "test_weights", 52: "test_security", 57: "test_security", 60: "test_repeated_files_are_noted", 61: "test_near_doubles_are_noted",
     65: "test_cli_errors", 67: "test_resume", 69: "test_resume", 72: "test_resume: it starts over", 81: "test_resume, test_record",
@@ -119,7 +120,7 @@ DROPPED = {
     56: "tables are read by the recipe's own code", 58: "tables are read by the recipe's own code",
     62: "tests may run as root, who may read all; the words are in scan.py", 63: "no archive is ever unpacked",
     68: "tests may run as root, who may write everywhere; the words are in check.py", 73: "no device option yet", 75: "no stage option",
-    77: "compare has no metric option", 78: "no predict yet", 79: "nothing is served",
+    77: "compare has no metric option", 78: "no predict yet",
 }  # fmt: skip
 
 
@@ -203,6 +204,36 @@ def test_runs_without_a_metric_in_common(cli: Cli, tmp_path: Path) -> None:
     told = cli("compare", "leaf", "bark", "--out", tmp_path)
     expected = "error: compare: the runs have no metric in common: leaf/a has accuracy; bark/a has none\n"
     assert (told.err, told.code) == (expected, 2)
+
+
+REPORTED: list[tuple[list[str], str]] = [
+    (["report", "nothing"], "nothing: no run folder, and no recipe with runs in {O}; `fastrecipes runs --out {O}` lists what is there"),
+    (["report", "brak"], "brak: no run folder, and no recipe with runs in {O}; did you mean 'bark'?"),
+    (["report", "{D}"], "{D}: is no run folder (it has no run.json)"),
+    (["report", "broken/a"], "{O}/broken/a/run.json: cannot be read (no JSON)"),
+    (["report", "b"], "b: is a run of several recipes: bark/b, leaf/b; give one of these"),
+    (["board", "--out", "{D}/file"], "--out {D}/file: is no folder; give the folder that runs are in"),
+    (["board", "--port", "{P}"], "--port {P}: cannot be had (Address already in use); give another, or 0 for any that is free"),
+    (["board", "--port", "70000"], "Invalid value for '--port': Input should be less than or equal to 65535; see fastrecipes board --help"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), REPORTED, ids=[" ".join(case[0])[:40] for case in REPORTED])
+def test_a_wrong_report_or_board_is_one_clear_line(cli: Cli, tmp_path: Path, words: list[str], message: str) -> None:
+    """A run that is none, a port that another program listens at."""
+    out, data = tmp_path / "runs", tmp_path / "photos"
+    data.mkdir()
+    (data / "file").write_text("x")
+    for recipe in ("leaf", "bark"):
+        make_run(out, recipe, "b")
+    (make_run(out, "broken", "a") / "run.json").write_text("{")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        for mark, text in (("{O}", out), ("{D}", data), ("{P}", taken.getsockname()[1])):
+            words, message = [word.replace(mark, str(text)) for word in words], message.replace(mark, str(text))
+        told = cli(*words, *([] if "--out" in words else ["--out", out]))
+    assert (told.err, told.out, told.code) == (f"error: {message}\n", "", 2)
 
 
 def test_repeated_files_are_noted(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ def run(
     going_on = check_resume(resume, fork, out)
     trackers = chosen_trackers(wandb, entity=wandb_entity, mode=wandb_mode, tags=tag or (), tensorboard=tensorboard)
     opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    from fastrecipes.cli.reported import leave_report
     from fastrecipes.results.summary import run_summary
     from fastrecipes.train.run import run as train
 
@@ -82,7 +83,7 @@ def run(
         trackers=trackers,
     )
     words = done.recipe.origin.words if done.recipe.origin else ()
-    _print(run_summary(done.plan, done.history, done.best, done.folder, words))
+    _print(run_summary(done.plan, done.history, done.best, done.folder, words, leave_report(done.folder)))
 
 
 @app.command()
@@ -236,6 +237,28 @@ def compare(
 
     comparison, shown = show_comparison(runs, out, html=html, csv=csv)
     print(comparison_json(comparison)) if json else _print(*shown)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, RECIPE/ID, or RECIPE for its newest run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are.")] = Path("runs"),
+) -> None:  # fmt: skip
+    """Write one page that tells all of a run, and its plots."""
+    from fastrecipes.cli.reported import show_report
+
+    _print(*show_report(run, out))
+
+
+@app.command()
+def board(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are.")] = Path("runs"),
+    port: Annotated[int, typer.Option("--port", metavar="N", help="The port on this machine; 0: one that is free.", min=0, max=65535)] = 0,
+) -> None:  # fmt: skip
+    """Watch and compare runs in a browser, on this machine only."""
+    from fastrecipes.cli.served import serve_board
+
+    serve_board(out, port, lambda line: print(line, flush=True))
 
 
 def _print(*renderables: Any) -> None:

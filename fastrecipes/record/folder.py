@@ -17,6 +17,7 @@ from fastrecipes.record.files import sha256, write_atomic
 __all__ = ["RunFolder", "SplitRow", "csv_bytes", "fingerprint"]
 
 SPLIT_COLUMNS = ("item", "split", "label", "checksum")
+CLASS_COLUMNS = ("class", "precision", "recall", "f1", "images")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 LAYOUT = 1  # of the folder; a reader refuses numbers that it does not know
 
@@ -102,14 +103,11 @@ class RunFolder:
 
     def read_split(self) -> list[SplitRow]:
         """The recorded split. Raises `RecipeError` where its file is missing or none of ours."""
-        try:
-            text = self.split.read_text(encoding="utf-8", errors="surrogateescape")
-            header, *rows = csv.reader(io.StringIO(text, newline=""))
-        except (OSError, ValueError, csv.Error) as e:
-            raise RecipeError(f"{self.split}: cannot be read: {e}") from e
-        if tuple(header) != SPLIT_COLUMNS or any(len(row) != len(SPLIT_COLUMNS) for row in rows):
-            raise RecipeError(f"{self.split}: expected the columns {', '.join(SPLIT_COLUMNS)}")
-        return [SplitRow(*map(_unquoted, row)) for row in rows]
+        return [SplitRow(*row) for row in _read(self.split, SPLIT_COLUMNS)]
+
+    def read_per_class(self) -> list[tuple[str, ...]]:
+        """Class, precision, recall, F1 and images of each class. Raises `RecipeError` as `read_split` does."""
+        return _read(self.per_class, CLASS_COLUMNS)
 
     def _laid_out(self) -> RunFolder:
         self.checkpoints.mkdir()
@@ -132,7 +130,7 @@ class RunFolder:
 
     def write_per_class(self, rows: Iterable[Sequence[str]]) -> None:
         """Record precision, recall and F1 of each class in the best epoch, and its validation images."""
-        write_atomic(self.per_class, csv_bytes(("class", "precision", "recall", "f1", "images"), rows))
+        write_atomic(self.per_class, csv_bytes(CLASS_COLUMNS, rows))
 
     def write_bad_images(self, rows: Iterable[Sequence[str]]) -> None:
         """Record which images were left out since they cannot be read, and why."""
@@ -152,6 +150,18 @@ def _quoted(cell: str) -> str:
 
 def _unquoted(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" else cell
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The rows of a file that `csv_bytes` wrote."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+    except (OSError, ValueError, csv.Error) as e:
+        raise RecipeError(f"{path}: cannot be read: {e}") from e
+    if tuple(header) != tuple(columns) or any(len(row) != len(columns) for row in rows):
+        raise RecipeError(f"{path}: expected the columns {', '.join(columns)}")
+    return [tuple(map(_unquoted, row)) for row in rows]
 
 
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:

@@ -11,7 +11,7 @@ from fastrecipes.errors import RecipeError, RunError, did_you_mean
 from fastrecipes.results.from_wandb import is_offline_run, offline_run, wandb_runs
 from fastrecipes.results.stored import StoredRun, stored_run, stored_runs
 
-__all__ = ["Chosen", "chosen_runs"]
+__all__ = ["Chosen", "chosen_run", "chosen_runs"]
 
 
 class Chosen(NamedTuple):
@@ -45,6 +45,18 @@ def chosen_runs(words: Sequence[str], out: Path) -> Chosen:
     if problems:
         raise RecipeError(*problems)
     return Chosen(tuple(runs.values()), (*notes, *(problem for run in runs.values() for problem in run.problems)))
+
+
+def chosen_run(word: str, out: Path) -> StoredRun:
+    """The one run that `word` means: of a recipe's runs the newest, ended or not. Raises `RecipeError` for none."""
+    path = Path(word)
+    recipe = path.stem if path.suffix == ".py" else path.name
+    if not any((folder / "run.json").is_file() for folder in (path, out / path)):
+        for folder in (path, out / recipe):
+            newest = next((run for run in stored_runs(folder.parent) if run.path.parent == folder), None)
+            if newest is not None:
+                return newest
+    return _meant(word, out).runs[0]
 
 
 def _meant(word: str, out: Path) -> Chosen:

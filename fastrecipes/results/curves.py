@@ -17,7 +17,7 @@ Axes = dict[str, list[float]]
 
 
 class Drawn(NamedTuple):
-    """A run as it is drawn: how it is called, and its place in the palette. One of several seeds draws no rates."""
+    """A run as it is drawn: how it is called ("" where it is alone), and its place in the palette. One of several seeds draws no rates."""
 
     run: StoredRun
     name: str
@@ -61,7 +61,9 @@ def _column(rows: Iterable[Row], name: str) -> list[object]:
 def _losses(drawn: Sequence[Drawn]) -> Iterator[dict[str, Any]]:
     for i, one in enumerate(drawn):
         for dash, name in enumerate(("valid_loss", "train_loss")):
-            yield from _series(f"{one.name} {name}", one.colour, f"{i}", _column(one.run.history, name), dash=dash)
+            yield from _series(
+                f"{one.name} {name}".strip(), one.colour, f"{i}", _column(one.run.history, name), dash=dash
+            )
 
 
 def _metrics(drawn: Sequence[Drawn]) -> list[str]:
@@ -72,9 +74,9 @@ def _metrics(drawn: Sequence[Drawn]) -> list[str]:
 def _metric(drawn: Sequence[Drawn], metric: str) -> Iterator[dict[str, Any]]:
     for i, one in enumerate(drawn):
         rows = one.run.history
-        yield from _series(one.name, one.colour, f"{i}", _column(rows, metric))
+        yield from _series(one.name or "validation", one.colour, f"{i}", _column(rows, metric))
         name = f"train_{metric}"
-        yield from _series(f"{one.name} in training", one.colour, f"{i}", _column(rows, name), dash=1)
+        yield from _series(f"{one.name} in training".strip(), one.colour, f"{i}", _column(rows, name), dash=1)
 
 
 def _rates(drawn: Sequence[Drawn]) -> Iterator[dict[str, Any]]:
@@ -98,7 +100,7 @@ def _momenta(drawn: Sequence[Drawn]) -> Iterator[dict[str, Any]]:
     for i, one in enumerate(drawn):
         if one.rates:
             rows, x = _finest(one.run, i)
-            yield from _series(one.name, one.colour, x, _column(rows, "mom"))
+            yield from _series(one.name or "momentum", one.colour, x, _column(rows, "mom"))
 
 
 def _finest(run: StoredRun, i: int) -> tuple[Sequence[Row], str]:

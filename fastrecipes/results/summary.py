@@ -20,9 +20,9 @@ Row = dict[str, Any]
 
 
 def run_summary(
-    plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, words: Sequence[str]
+    plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, words: Sequence[str], report: Path | None = None
 ) -> RenderableType:
-    """A table of the stages, the best value and where, the folder, and commands to go on with."""
+    """A table of the stages, the best value and where, the folder, the report, and commands to go on with."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     metrics = _metrics(history)
     for name in (
@@ -41,7 +41,8 @@ def run_summary(
         rows = [row for row in history if row["stage"] == stage.index]
         if rows:
             table.add_row(*_stage_row(plan, stage, rows, metrics))
-    return Group("", table, "", _best(plan, best), f"run folder: {escape(str(folder))}", *_next(folder, words))
+    places = [f"run folder: {escape(str(folder))}", *([f"report: {escape(str(report))}"] if report else [])]
+    return Group("", table, "", _best(plan, best), *places, *_next(folder, words))
 
 
 def _metrics(history: Sequence[Row]) -> list[str]:

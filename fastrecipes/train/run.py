@@ -241,7 +241,8 @@ def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None) -> 
         folder.write_bad_images(ready.dataset.bad)
     folder.update(
         status="running", started=_now(), forked_from=str(parent.path) if parent else None,
-        overrides=list(origin.overrides) if origin else [], fields=described(ready.asked),
+        overrides=list(origin.overrides) if origin else [], words=list(origin.words) if origin else None,
+        fields=described(ready.asked),
         from_scratch=ready.fell_back, plan=ready.plan.as_dict(), seed=ready.plan.seed, **facts_of(ready),
     )  # fmt: skip
     for note in ready.plan.notes:

@@ -178,16 +178,30 @@ const Charts = (() => {
     }
   }
 
+  let shownPage = null;
+
   function begin() {
     const source = document.getElementById("curves");
     if (!source) return;
-    const page = JSON.parse(source.textContent);
-    document.querySelectorAll("input[name=axis]").forEach((input) => input.addEventListener("change", () => drawAll(page)));
+    shownPage = JSON.parse(source.textContent);
+    document.querySelectorAll("input[name=axis]").forEach((input) => input.addEventListener("change", () => drawAll(shownPage)));
+    drawAll(shownPage);
+  }
+
+  // Draw newer data; a chart that is there for the first time gets a figure.
+  function update(page) {
+    shownPage = page;
+    for (const chart of page.charts) {
+      if (document.getElementById(`chart-${chart.id}`)) continue;
+      const figure = element("figure", "chart");
+      figure.id = `chart-${chart.id}`;
+      document.querySelector(".charts").append(figure);
+    }
     drawAll(page);
     let wide = document.body.clientWidth;
     addEventListener("resize", () => { if (wide !== document.body.clientWidth) { wide = document.body.clientWidth; drawAll(page); } });
   }
 
-  return { begin, draw, drawAll };
+  return { begin, draw, drawAll, update };
 })();
 Charts.begin();

@@ -8,6 +8,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   };
   const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b)));
   table.querySelectorAll("thead th").forEach((heading, column) => {
+    if (heading.dataset.sort === "no") return;
     const button = document.createElement("button");
     button.type = "button";
     button.append(...heading.childNodes);
