@@ -23,7 +23,14 @@ from fastrecipes.train.keeper import Keeper
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
-OWN = ("_step", "_runtime", "_timestamp", "confusion_matrix")  # W&B's, and the picture at the end
+PLOTS = ("confusion", "momentum", "overview", "rates")
+OWN = (
+    "_step",
+    "_runtime",
+    "_timestamp",
+    "confusion_matrix",
+    *(f"plots/{name}" for name in PLOTS),
+)  # W&B's, and pictures
 SECRET = "PLANTED"  # in the environment, in paths, in arguments
 
 
@@ -127,6 +134,9 @@ def test_an_online_run(cli: Cli, recipe: list[object], server: Server, tmp_path:
     assert run.summary["best/accuracy"] == max(
         row["epoch/accuracy"] for row in local(folder) if "epoch/accuracy" in row
     )
+    assert sorted(run.rows[-1].keys() - {"_step", "_runtime", "_timestamp"}) == [f"plots/{name}" for name in PLOTS]
+    pictures = {path.read_bytes() for path in (folder / "plots").glob("*.png")}
+    assert pictures == {data for name, data in run.files.items() if name.endswith(".png")}
     assert run.files["recipe.py"] == (folder / "recipe.py").read_bytes()
     axes = {m.get("1") or m["2"] for m in run.config["_wandb"]["value"]["m"]}
     assert axes == {"step", "epoch_total", "stage", "step/*", "epoch/*", "stage/*"}

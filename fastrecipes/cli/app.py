@@ -69,7 +69,7 @@ def run(
     going_on = check_resume(resume, fork, out)
     trackers = chosen_trackers(wandb, entity=wandb_entity, mode=wandb_mode, tags=tag or (), tensorboard=tensorboard)
     opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
-    from fastrecipes.cli.reported import leave_report
+    from fastrecipes.cli.reported import leave_plots, leave_report
     from fastrecipes.results.summary import run_summary
     from fastrecipes.train.run import run as train
 
@@ -81,6 +81,7 @@ def run(
         fork=fork,
         checkpoint_every=checkpoint_every,
         trackers=trackers,
+        at_end=leave_plots,
     )
     words = done.recipe.origin.words if done.recipe.origin else ()
     _print(run_summary(done.plan, done.history, done.best, done.folder, words, leave_report(done.folder)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.markup import escape
@@ -11,7 +12,7 @@ from fastrecipes.results.chosen import chosen_run
 from fastrecipes.results.report import ODD, result_words, write_report
 from fastrecipes.results.stored import StoredRun, stored_run
 
-__all__ = ["leave_report", "show_report"]
+__all__ = ["leave_plots", "leave_report", "show_report"]
 
 
 def show_report(word: str, out: Path) -> list[str]:
@@ -36,18 +37,25 @@ def show_report(word: str, out: Path) -> list[str]:
     return [escape(clean(line)) for line in told]
 
 
+def leave_plots(folder: Path) -> None:
+    """The plots of a run that has just ended, where they can be made; a warning where not."""
+    _tried("plots", lambda: _plots(stored_run(folder)))
+
+
 def leave_report(folder: Path) -> Path | None:
-    """The report and plots of a run that has just ended; None, with a warning, where they could not be made."""
+    """The report of a run that has just ended; None, with a warning, where it could not be made."""
+    return _tried("report", lambda: write_report(stored_run(folder)))
+
+
+def _tried(what: str, make: Callable[[], Path]) -> Path | None:
+    """The training is done and kept: nothing that a page needs may turn it into a failure."""
     from fastrecipes.train.display import log
 
     try:
-        run = stored_run(folder)
-        report = write_report(run)
-        _plots(run)
-        return report
-    except Exception as e:  # the training is done and kept: nothing that a page needs may turn it into a failure
-        log.warning("WARNING: the report could not be made: %s: %s", type(e).__name__, e)
-        log.debug("the report could not be made", exc_info=e)
+        return make()
+    except Exception as e:
+        log.warning("WARNING: the %s could not be made: %s: %s", what, type(e).__name__, e)
+        log.debug("the %s could not be made", what, exc_info=e)
         return None
 
 

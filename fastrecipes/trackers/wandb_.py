@@ -16,7 +16,7 @@ from typing import Any
 
 from fastrecipes.record.feed import AXES, Numbered
 from fastrecipes.record.folder import RunFolder
-from fastrecipes.trackers.wandb_about import best_of, config_of, confusion_of, plots_of
+from fastrecipes.trackers.wandb_about import best_of, config_of, pictures_of
 
 __all__ = ["Wandb"]
 
@@ -100,7 +100,7 @@ class Wandb:
         Raises RuntimeError where the server did not take everything.
         """
         self._run.summary.update(best_of(self._folder))
-        media = plots_of(self._folder) | confusion_of(self._folder) if code == 0 and self._held <= count else {}
+        media = pictures_of(self._folder) if code == 0 and self._held <= count else {}
         if media:
             self._run.log(media, step=count)
         with _ended_where_it_fails():

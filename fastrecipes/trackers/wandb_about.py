@@ -12,7 +12,7 @@ import numpy as np
 from fastrecipes.record.folder import RunFolder, fingerprint
 from fastrecipes.record.history import less_is_better, read_history
 
-__all__ = ["best_of", "config_of", "confusion_of", "plots_of"]
+__all__ = ["best_of", "config_of", "pictures_of"]
 
 _FOLDERS = re.compile(r"""(?<![\w.])(?:~|\.\.)?/(?:[^/\s'"]+/)*""")
 _CLASSES = 60  # with more, a confusion matrix is no picture any more
@@ -45,14 +45,15 @@ def best_of(folder: RunFolder) -> dict[str, Any]:
     return {f"best/{name}": best[name] for name in (monitor, "stage", "epoch", "epoch_total")} if best else {}
 
 
-def plots_of(folder: RunFolder) -> dict[str, Any]:
-    """The pictures in the run's `plots/`."""
+def pictures_of(folder: RunFolder) -> dict[str, Any]:
+    """The pictures in the run's `plots/`, and the confusion matrix where it is not among them."""
     import wandb
 
-    return {f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.plots.glob("*.png"))}
+    plots = {f"plots/{path.stem}": wandb.Image(str(path)) for path in sorted(folder.plots.glob("*.png"))}
+    return plots if "plots/confusion" in plots else plots | _confusion_of(folder)
 
 
-def confusion_of(folder: RunFolder) -> dict[str, Any]:
+def _confusion_of(folder: RunFolder) -> dict[str, Any]:
     """A picture of which class was taken for which in the best epoch; none for very many classes.
 
     wandb's own chart of it is a table: logging one waits for answers of the server, without a bound.

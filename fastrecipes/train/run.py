@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,7 @@ class Run:
 def run(
     recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, resume: str | Path | bool = False,
     fork: bool = False, checkpoint_every: float | None = None, trackers: Sequence[Tracker] = (),
-    console: Console | None = None,
+    at_end: Callable[[Path], Any] = lambda _: None, console: Console | None = None,
 ) -> Run:  # fmt: skip
     """Train `recipe` and keep everything in a folder below `out`.
 
@@ -67,6 +67,7 @@ def run(
     bit for bit, that it would have had without the interruption. With `fork` a new run takes over what is done in that
     one, with whatever has changed in recipe or data since.
     `checkpoint_every`: minutes between checkpoints inside an epoch; None: 5, and never more than 1 % of the time.
+    `at_end`: called with the run folder when the training is done, before trackers take what lies in it.
     `trackers`: where the run is shown beside its folder (`fastrecipes.trackers`); one that fails does not end the run.
 
     Raises `RecipeError` before anything is written, `RunError` after (`DivergedError`, and `StoppedError` by a signal).
@@ -106,6 +107,7 @@ def run(
         ):  # fmt: skip
             saver = Saver(folder.checkpoints, Ledger(ready.plan, folder), checkpoint_every, tracking)
             done = _train(ready, saver, console, begin, stop)
+            at_end(folder.path)
         file.check()
         return done
 
