@@ -142,3 +142,13 @@ def test_steps_are_never_doubled(tmp_path: Path) -> None:
     read = read_history(tmp_path / "steps.csv")
     assert [row["step"] for row in read] == list(range(6))
     assert read[3] == {"step": 3, "stage": 0, "epoch": 1, "train_loss": pytest.approx(3 / 7), "lr_stem": None}
+
+
+def test_a_line_with_too_many_or_too_few_cells_can_be_read(tmp_path: Path) -> None:
+    """Whoever wrote into a history by hand does not stop its readers."""
+    (tmp_path / "history.csv").write_text("stage,epoch,accuracy\n0,0,0.5\ngarbage\n0,1,0.5,7\n0,2,\n")
+    first, short, long, last = read_history(tmp_path / "history.csv")
+    assert first == {"stage": 0, "epoch": 0, "accuracy": 0.5}
+    assert last == {"stage": 0, "epoch": 2, "accuracy": None}
+    assert isinstance(short["epoch"], str)
+    assert None in long

@@ -89,10 +89,10 @@ class Tail:
         return [dict(zip(self._names, map(_value, line), strict=False)) for line in lines]
 
 
-def _value(cell: str) -> Any:
+def _value(cell: Any) -> Any:
     for kind in (int, float):
         try:
             return kind(cell)
-        except ValueError:
+        except (TypeError, ValueError):  # a list: the cells that a line has too many
             continue
     return cell or None

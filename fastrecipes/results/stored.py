@@ -18,7 +18,16 @@ from fastrecipes.record.folder import RunFolder, SplitRow
 from fastrecipes.record.history import Row, less_is_better, read_history
 from fastrecipes.record.lock import held
 
-__all__ = ["Predictions", "StoredRun", "stored_run", "stored_runs"]
+__all__ = ["ByClass", "Predictions", "StoredRun", "stored_run", "stored_runs"]
+
+
+class ByClass(NamedTuple):
+    """One class in the best epoch."""
+
+    label: str
+    precision: float
+    recall: float
+    images: int
 
 
 class Predictions(NamedTuple):
@@ -123,6 +132,18 @@ class StoredRun:
     def valid_items(self) -> tuple[SplitRow, ...]:
         """The validation images, in the order of `predictions`."""
         return tuple(row for row in self.split if row.split == "valid")
+
+    @cached_property
+    def per_class(self) -> tuple[ByClass, ...]:
+        """The classes in the best epoch; empty where the run has not ended. Raises `RecipeError` where they are damaged."""
+        if not self.folder.per_class.is_file():
+            return ()
+        try:
+            return tuple(
+                ByClass(row[0], float(row[1]), float(row[2]), int(row[4])) for row in self.folder.read_per_class()
+            )
+        except ValueError as e:
+            raise RecipeError(f"{self.folder.per_class}: cannot be read: {e}") from e
 
     @cached_property
     def steps(self) -> tuple[Row, ...]:
