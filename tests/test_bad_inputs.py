@@ -6,6 +6,7 @@ test that shows an input; `DROPPED` says why one cannot be given here.
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -16,9 +17,11 @@ from typing import Any
 
 import pytest
 from conftest import Told, make_images, stop_after
+from doctor_cases import unpacked
 from PIL import Image
 from run_folders import make_run
 
+ILL = Path(__file__).parent / "ill_runs"
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
 
@@ -328,3 +331,79 @@ def test_sync_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
     for path, message in [(tmp_path / "no", "no such run folder"), (tmp_path, "is no run folder (it has no run.json)")]:
         told = cli("sync", path)
         assert (told.code, told.err) == (2, f"error: {path}: {message}\n")
+
+
+DOCTOR: list[tuple[list[str], str]] = [
+    (["nothing"], "nothing: no run folder, and runs has no runs of such a recipe; its recipes: tiny"),
+    (["tinny"], "tinny: no run folder, and runs has no runs of such a recipe; did you mean 'tiny'?"),
+    (["tiny", "--out", "elsewhere"], "tiny: no run folder, and elsewhere has no runs of such a recipe"),
+    (["photos"], "photos: is no run folder (it has no run.json)"),
+    (["runs/tiny/none"], "runs/tiny/none: has no epoch to judge; its status is killed"),
+    (["runs/tiny/broken"], "runs/tiny/broken/run.json: cannot be read (no JSON)"),
+    (["runs/tiny/later"], "runs/tiny/later/run.json: layout 99 is unknown; this program reads layout 1"),
+    (["runs/tiny/odd"], "runs/tiny/odd/run.json: its plan holds no stages to judge"),
+    (["RUN", "--apply", "taken.py"], "--apply taken.py: exists already; give another name"),
+    (["RUN", "--apply", "new.txt"], "--apply new.txt: expected the name of a new recipe file that ends in .py"),
+    (["RUN", "--apply", "no/new.py"], "--apply no/new.py: no is no folder; make it first"),
+    (["RUN", "tiny", "--apply", "new.py"], "--apply new.py: writes the recipe of one run, and 2 are given"),
+    (
+        ["RUN", "--apply", "new.py"],
+        "{RUN}/recipe.py: stages.0.lr: is not written out in the file, so it cannot be changed there; instead: "
+        "fastrecipes run {RUN}/recipe.py --set stages.0.lr=0.01",
+    ),
+]
+
+
+@pytest.fixture
+def wards(tmp_path: Path, monkeypatch: Any) -> Path:
+    """Run folders with a fault each, and one in which nothing was trained, whose recipe computes its stages."""
+    monkeypatch.chdir(tmp_path)
+    good = unpacked(json.loads((ILL / "nothing_trained.json").read_text()), Path("runs/tiny/20260101-120000"))
+    info = json.loads((good / "run.json").read_text())
+    info["plan"]["stages"] = info["plan"]["stages"][:1]
+    info["fields"]["opt_func"] = "Sgd(momentum=0.9)"
+    (good / "run.json").write_text(json.dumps(info))
+    (good / "recipe.py").write_text("recipe = Recipe(stages=[Stage(epochs=n) for n in (3,)])\n")
+    for name, text in {
+        "none": '{"layout": 1, "status": "starting"}', "broken": "{", "later": '{"layout": 99}',
+        "odd": '{"layout": 1, "status": "finished", "plan": {"stages": []}}',
+    }.items():  # fmt: skip
+        (tmp_path / "runs" / "tiny" / name).mkdir()
+        (tmp_path / "runs" / "tiny" / name / "run.json").write_text(text)
+        shutil.copyfile(good / "history.csv", tmp_path / "runs" / "tiny" / name / "history.csv")
+    (tmp_path / "runs" / "tiny" / "none" / "history.csv").unlink()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "taken.py").write_text("mine")
+    return good
+
+
+@pytest.mark.parametrize(("words", "message"), DOCTOR, ids=[" ".join(words) for words, _ in DOCTOR])
+def test_a_wrong_word_to_the_doctor_is_one_clear_line(
+    cli: Cli, wards: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    """No run, no epoch, a folder of another kind, a file in the way, a recipe that cannot be changed safely."""
+    told = cli("doctor", *(word.replace("RUN", str(wards)) for word in words))
+    expected = message.replace("{RUN}", str(wards))
+    assert (told.err, told.out, told.code) == (f"error: {expected}\n", "", 2)
+    assert (tmp_path / "taken.py").read_text() == "mine"
+    assert not (tmp_path / "new.py").exists()
+
+
+def test_a_damaged_line_of_the_history_is_told(cli: Cli, wards: Path) -> None:
+    """The others are judged."""
+    file = wards / "history.csv"
+    file.write_text(f"{file.read_text()}garbage\n")
+    told = cli("doctor", wards)
+    assert told.code == 0
+    n = len(file.read_text().splitlines())
+    assert f"note: {file}: line {n} is damaged and left out" in told.out.splitlines()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here in which even root cannot write")
+def test_a_recipe_that_cannot_be_written(cli: Cli, wards: Path, tmp_path: Path) -> None:
+    """A folder where nothing can be written: /proc takes no files, not even from root."""
+    text = 'recipe = Recipe(stages=[Stage(epochs=3, unfreeze="all", lr=1e-20)])\n'
+    (wards / "recipe.py").write_text(text)
+    told = cli("doctor", wards, "--apply", "/proc/self/new.py")
+    assert told.code == 1
+    assert told.err.startswith("error: --apply /proc/self/new.py: cannot be written (")

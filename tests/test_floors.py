@@ -94,7 +94,7 @@ def top_imports(path: Path) -> Iterator[str]:
     [
         *("--help", "list", "run --help", "plan --help", "split --help", "bench-data --help", "advise --help"),
         *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
-        *("runs --help", "compare --help", "report --help", "board --help"),
+        *("runs --help", "compare --help", "report --help", "board --help", "doctor --help"),
         *("run car_brand_5stage --set stages.9.lr=1", "bench-data car_brand_5stage --set stages.9.lr=1"),
     ],
 )

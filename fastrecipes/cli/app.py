@@ -262,6 +262,21 @@ def board(
     serve_board(out, port, lambda line: print(line, flush=True))
 
 
+@app.command()
+def doctor(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="A run folder, RECIPE/ID, or a recipe's name: its newest run.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the run folders are.")] = Path("runs"),
+    json: Annotated[bool, typer.Option("--json", help="Print the diagnoses as JSON.")] = False,
+    apply: Annotated[Optional[Path], typer.Option("--apply", metavar="FILE", help="Write the recipe with the remedies to a new file.")] = None,
+) -> None:  # fmt: skip
+    """Say what is wrong with a run, and what to change.
+
+    Several runs on the same images are heard as witnesses of each other. Exit code 0 whatever is found."""
+    from fastrecipes.cli.doctored import show_doctor
+
+    _print(*show_doctor(runs, out, as_json=json, apply=apply))
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console

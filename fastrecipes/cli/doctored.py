@@ -1,0 +1,148 @@
+"""What `fastrecipes doctor` shows and writes."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from fastrecipes.errors import RecipeError, RunError, clean, did_you_mean
+from fastrecipes.record.files import write_atomic
+from fastrecipes.results.diagnosis import Diagnosis
+from fastrecipes.results.doctor import Examined, examine
+from fastrecipes.results.patient import epoch_name
+from fastrecipes.results.prescribed import prescribed_text, remedy_command
+from fastrecipes.results.stored import StoredRun, stored_run, stored_runs
+
+__all__ = ["show_doctor"]
+
+
+def show_doctor(words: Sequence[str], out: Path, *, as_json: bool, apply: Path | None) -> list[Any]:
+    """Each run's diagnoses, the gravest first, and what could not be judged; writes the changed recipe to `apply`."""
+    if apply is not None:
+        _check_new(apply, words)
+    runs = _found(words, out)
+    examined = [examine(run, runs) for run in runs]
+    written = [_written(examined[0], apply)] if apply is not None else []
+    if as_json:
+        return [Text(json.dumps([_record(one) for one in examined], indent=1), no_wrap=True, overflow="ignore")]
+    shown = [line for one in examined for line in (*_told(one), Text(""))]
+    return [*shown[:-1], *written]
+
+
+def _check_new(file: Path, words: Sequence[str]) -> None:
+    if len(words) > 1:
+        raise RecipeError(f"--apply {file}: writes the recipe of one run, and {len(words)} are given")
+    if file.suffix != ".py":
+        raise RecipeError(f"--apply {file}: expected the name of a new recipe file that ends in .py")
+    if file.exists():
+        raise RecipeError(f"--apply {file}: exists already; give another name")
+    if not file.absolute().parent.is_dir():
+        raise RecipeError(f"--apply {file}: {file.parent} is no folder; make it first")
+
+
+def _found(words: Sequence[str], out: Path) -> list[StoredRun]:
+    """The runs that are meant, each once."""
+    runs = {run.path.resolve(): run for run in (_run_of(word, out) for word in words)}
+    return list(runs.values())
+
+
+def _run_of(word: str, out: Path) -> StoredRun:
+    """A run folder, RECIPE/ID below `out`, or the newest run of a recipe."""
+    for path in (Path(word), out / word):
+        if (path / "run.json").is_file():
+            return stored_run(path)
+    recipe = Path(word).stem if word.endswith(".py") else word
+    newest = sorted((info.parent for info in (out / recipe).glob("*/run.json")), key=lambda path: path.name)
+    if newest:
+        return stored_run(newest[-1])
+    if Path(word).is_dir():
+        return stored_run(word)  # which says what it lacks
+    known = sorted({run.path.parent.name for run in stored_runs(out)})
+    hint = did_you_mean(recipe, known) or (f"; its recipes: {', '.join(known)}" if known else "")
+    raise RecipeError(f"{word}: no run folder, and {out} has no runs of such a recipe{hint}")
+
+
+def _told(one: Examined) -> Iterator[Any]:
+    run = one.run
+    yield _line(_headline(run), style="bold")
+    yield from (_line(f"note: {problem}") for problem in run.problems)
+    if not one.wrong:
+        yield _line("nothing wrong")
+    for number, diagnosis in enumerate(one.wrong, 1):
+        yield from _diagnosis(f"{number}. ", run, diagnosis)
+    for diagnosis in one.notes:
+        yield from _diagnosis("note: ", run, diagnosis)
+    if one.not_judged:
+        yield _line(f"not judged: {_missing(one)}", style="dim")
+    if one.sets:
+        yield _line(f"next: fastrecipes doctor {run.path} --apply FILE.py   # writes the recipe with the changes above")
+
+
+def _headline(run: StoredRun) -> str:
+    best = run.best
+    found = f", best {run.monitor} {best[run.monitor]:.4f} ({epoch_name(best)})" if best else ""
+    n = len(run.history)
+    return f"{run.name}: {run.status}, {n} epoch{'' if n == 1 else 's'}{found}"
+
+
+def _diagnosis(mark: str, run: StoredRun, diagnosis: Diagnosis) -> Iterator[Any]:
+    finding, remedy = diagnosis.finding, diagnosis.finding.remedy
+    yield _line(f"{mark}{finding.title}", style="bold" if finding.matters else "")
+    yield Padding(Text(clean(f"seen: {finding.evidence}")), (0, 0, 0, 3))
+    changes = " ".join(f"--set {text}" for text in remedy.sets)
+    yield Padding(Text(clean(f"try: {remedy.says}{f': {changes}' if changes else ''}")), (0, 0, 0, 3))
+    for command in (remedy.first, remedy_command(run, remedy)):
+        if command:
+            yield _line(f"     {command}")
+
+
+def _line(text: str, style: str = "") -> Text:
+    """A line that may be longer than the terminal, so that a command can be copied whole."""
+    return Text(clean(text), style=style, no_wrap=True, overflow="ignore")
+
+
+def _missing(one: Examined) -> str:
+    """Rules by what they lack."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for rule, reason in one.not_judged:
+        by_reason[reason].append(rule.replace("_", " "))
+    return "; ".join(f"{', '.join(rules)} ({reason})" for reason, rules in by_reason.items())
+
+
+def _written(one: Examined, file: Path | None) -> Text:
+    assert file is not None
+    if not one.sets:
+        return _line(f"no change of the recipe to apply: {file} is not written")
+    text = prescribed_text(one.run, one.sets)
+    try:
+        write_atomic(file, text.encode())
+    except OSError as e:
+        raise RunError(f"--apply {file}: cannot be written ({e.strerror})") from e
+    return _line(f"{file}: {' '.join(one.sets)}\nnext: fastrecipes plan {file}")
+
+
+def _record(one: Examined) -> dict[str, Any]:
+    run = one.run
+    return {
+        "run": run.name, "path": str(run.path), "status": run.status, "wrong": len(one.wrong),
+        "diagnoses": [_diagnosis_record(run, d) for d in one.diagnoses],
+        "not_judged": dict(one.not_judged), "problems": list(run.problems),
+    }  # fmt: skip
+
+
+def _diagnosis_record(run: StoredRun, diagnosis: Diagnosis) -> dict[str, Any]:
+    finding, remedy = diagnosis.finding, diagnosis.finding.remedy
+    return {
+        "rule": diagnosis.rule, "title": finding.title, "matters": finding.matters.name.lower(), "evidence": finding.evidence,
+        "remedy": {
+            "says": remedy.says, "set": list(remedy.sets), "first": remedy.first or None,
+            "command": remedy_command(run, remedy),
+        },
+        "source": diagnosis.source,
+    }  # fmt: skip
