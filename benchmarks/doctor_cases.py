@@ -276,7 +276,7 @@ class Verdict:
 
 def judged(case: Case, seed: int, folder: Path) -> Verdict:
     """Ask the doctor."""
-    from fastrecipes.results.doctor import examine
+    from fastrecipes.results.doctor.examine import examine
     from fastrecipes.results.stored import stored_run
 
     run = stored_run(folder)

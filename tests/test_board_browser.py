@@ -15,7 +15,7 @@ from made_runs import HARD, epoch_row, make_run
 
 from fastrecipes.record.history import History, read_history
 from fastrecipes.record.lock import locked
-from fastrecipes.results.report import write_report
+from fastrecipes.results.report.report import write_report
 from fastrecipes.results.stored import stored_run
 
 SOON = 20_000  # ms; the page asks every two seconds

@@ -10,8 +10,8 @@ from made_runs import make_run, probabilities
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
-from fastrecipes.results.calibration import BINS, calibration_of
-from fastrecipes.results.losses import top_losses
+from fastrecipes.results.report.calibration import BINS, calibration_of
+from fastrecipes.results.report.losses import top_losses
 from fastrecipes.results.stored import Predictions, stored_run
 
 

@@ -16,11 +16,11 @@ from run_folders import VOCAB, guesses, make_run
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.folder import RunFolder, fingerprint
 from fastrecipes.results.chosen import chosen_runs
-from fastrecipes.results.compare_page import compare_page
-from fastrecipes.results.comparison import compare_runs
-from fastrecipes.results.exported import comparison_csv, comparison_json
+from fastrecipes.results.compare.compare_page import compare_page
+from fastrecipes.results.compare.comparison import compare_runs
+from fastrecipes.results.compare.exported import comparison_csv, comparison_json
+from fastrecipes.results.compare.verdict import verdict
 from fastrecipes.results.stored import StoredRun, stored_run
-from fastrecipes.results.verdict import verdict
 
 Cli = Callable[..., Told]
 

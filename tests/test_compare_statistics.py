@@ -7,10 +7,10 @@ import pytest
 from run_folders import guesses
 from sklearn.metrics import accuracy_score, f1_score
 
-from fastrecipes.results.comparison import Pair
-from fastrecipes.results.items import Verdicts
-from fastrecipes.results.paired import Margin, _accuracy, _macro_f1, by_images, by_seeds, holm, mcnemar
-from fastrecipes.results.seeds import Side
+from fastrecipes.results.compare.comparison import Pair
+from fastrecipes.results.compare.items import Verdicts
+from fastrecipes.results.compare.paired import Margin, _accuracy, _macro_f1, by_images, by_seeds, holm, mcnemar
+from fastrecipes.results.compare.seeds import Side
 
 SLEEP = (  # "Student" (1908): hours of sleep gained with two drugs, the data set of R's own examples
     [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],

@@ -18,11 +18,11 @@ from safetensors.numpy import save_file
 from scipy.stats import binomtest
 
 from fastrecipes import load_recipe
-from fastrecipes.results.diagnosis import Diagnosis, Finding, Matters, Remedy, Rule
-from fastrecipes.results.doctor import RULES, examine
-from fastrecipes.results.patient import NotJudged, Patient
-from fastrecipes.results.rules.finder import divergence_rate
-from fastrecipes.results.rules.outcome import at_chance
+from fastrecipes.results.doctor.diagnosis import Diagnosis, Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.examine import RULES, examine
+from fastrecipes.results.doctor.patient import NotJudged, Patient
+from fastrecipes.results.doctor.rules.finder import divergence_rate
+from fastrecipes.results.doctor.rules.outcome import at_chance
 from fastrecipes.results.stored import stored_run
 
 Cli = Callable[..., Told]

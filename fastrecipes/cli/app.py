@@ -234,7 +234,7 @@ def compare(
 ) -> None:  # fmt: skip
     """Tell whether one run is better than another, and by how much."""
     from fastrecipes.cli.compared import show_comparison
-    from fastrecipes.results.exported import comparison_json
+    from fastrecipes.results.compare.exported import comparison_json
 
     comparison, shown = show_comparison(runs, out, html=html, csv=csv)
     print(comparison_json(comparison)) if json else _print(*shown)

@@ -13,10 +13,10 @@ from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.record.clock import clock
 from fastrecipes.record.files import write_atomic
 from fastrecipes.results.chosen import chosen_runs
-from fastrecipes.results.comparison import Comparison, compare_runs
-from fastrecipes.results.differing import shortened
-from fastrecipes.results.told import changed_paths, run_numbers, stage_numbers
-from fastrecipes.results.verdict import pair_verdict, verdict
+from fastrecipes.results.compare.comparison import Comparison, compare_runs
+from fastrecipes.results.compare.differing import shortened
+from fastrecipes.results.compare.told import changed_paths, run_numbers, stage_numbers
+from fastrecipes.results.compare.verdict import pair_verdict, verdict
 
 __all__ = ["show_comparison"]
 
@@ -48,13 +48,13 @@ def _check(option: str, path: Path | None) -> None:
 
 def _written(comparison: Comparison, html: Path | None, csv: Path | None) -> Iterator[str]:
     if html is not None:
-        from fastrecipes.results.compare_page import compare_page
-        from fastrecipes.results.page import write_page
+        from fastrecipes.results.compare.compare_page import compare_page
+        from fastrecipes.results.web.page import write_page
 
         write_page(html, compare_page(comparison))
         yield f"page: {escape(clean(str(html)))}"
     if csv is not None:
-        from fastrecipes.results.exported import comparison_csv
+        from fastrecipes.results.compare.exported import comparison_csv
 
         try:
             write_atomic(csv, comparison_csv(comparison))

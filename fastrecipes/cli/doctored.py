@@ -11,13 +11,14 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from fastrecipes.errors import RecipeError, RunError, clean, did_you_mean
+from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.record.files import write_atomic
-from fastrecipes.results.diagnosis import Diagnosis
-from fastrecipes.results.doctor import Examined, examine
-from fastrecipes.results.patient import epoch_name
-from fastrecipes.results.prescribed import prescribed_text, remedy_command
-from fastrecipes.results.stored import StoredRun, stored_run, stored_runs
+from fastrecipes.results.chosen import chosen_run
+from fastrecipes.results.doctor.diagnosis import Diagnosis
+from fastrecipes.results.doctor.examine import Examined, examine
+from fastrecipes.results.doctor.patient import epoch_name
+from fastrecipes.results.doctor.prescribed import prescribed_text, remedy_command
+from fastrecipes.results.stored import StoredRun
 
 __all__ = ["show_doctor"]
 
@@ -48,24 +49,8 @@ def _check_new(file: Path, words: Sequence[str]) -> None:
 
 def _found(words: Sequence[str], out: Path) -> list[StoredRun]:
     """The runs that are meant, each once."""
-    runs = {run.path.resolve(): run for run in (_run_of(word, out) for word in words)}
+    runs = {run.path.resolve(): run for run in (chosen_run(word, out) for word in words)}
     return list(runs.values())
-
-
-def _run_of(word: str, out: Path) -> StoredRun:
-    """A run folder, RECIPE/ID below `out`, or the newest run of a recipe."""
-    for path in (Path(word), out / word):
-        if (path / "run.json").is_file():
-            return stored_run(path)
-    recipe = Path(word).stem if word.endswith(".py") else word
-    newest = sorted((info.parent for info in (out / recipe).glob("*/run.json")), key=lambda path: path.name)
-    if newest:
-        return stored_run(newest[-1])
-    if Path(word).is_dir():
-        return stored_run(word)  # which says what it lacks
-    known = sorted({run.path.parent.name for run in stored_runs(out)})
-    hint = did_you_mean(recipe, known) or (f"; its recipes: {', '.join(known)}" if known else "")
-    raise RecipeError(f"{word}: no run folder, and {out} has no runs of such a recipe{hint}")
 
 
 def _told(one: Examined) -> Iterator[Any]:

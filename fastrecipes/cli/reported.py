@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.results.chosen import chosen_run
-from fastrecipes.results.report import ODD, result_words, write_report
+from fastrecipes.results.report.report import ODD, result_words, write_report
 from fastrecipes.results.stored import StoredRun, stored_run
 
 __all__ = ["leave_plots", "leave_report", "show_report"]
@@ -65,7 +65,7 @@ def _plots(run: StoredRun) -> Path:
     changed = max(path.stat().st_mtime for path in sources if path.is_file())
     drawn = run.folder.plots / "overview.png"
     if not drawn.is_file() or drawn.stat().st_mtime < changed:
-        from fastrecipes.results.plots import draw_plots
+        from fastrecipes.results.report.plots import draw_plots
 
         try:
             draw_plots(run)

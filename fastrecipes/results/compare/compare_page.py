@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fastrecipes.results.comparison import Comparison
-from fastrecipes.results.curves import Drawn, curves
-from fastrecipes.results.differing import shortened
-from fastrecipes.results.disputed import disputed
-from fastrecipes.results.page import page_text
-from fastrecipes.results.told import changed_paths, run_numbers, stage_numbers
-from fastrecipes.results.verdict import pair_verdict, verdict
+from fastrecipes.results.compare.comparison import Comparison
+from fastrecipes.results.compare.differing import shortened
+from fastrecipes.results.compare.disputed import disputed
+from fastrecipes.results.compare.told import changed_paths, run_numbers, stage_numbers
+from fastrecipes.results.compare.verdict import pair_verdict, verdict
+from fastrecipes.results.web.curves import Drawn, curves
+from fastrecipes.results.web.page import page_text
 
 __all__ = ["compare_page"]
 

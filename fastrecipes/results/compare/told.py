@@ -7,9 +7,9 @@ from statistics import mean
 from typing import Any, NamedTuple
 
 from fastrecipes.record.history import Row
-from fastrecipes.results.comparison import Comparison
-from fastrecipes.results.differing import Differing
-from fastrecipes.results.seeds import Side, seed_of
+from fastrecipes.results.compare.comparison import Comparison
+from fastrecipes.results.compare.differing import Differing
+from fastrecipes.results.compare.seeds import Side, seed_of
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["RunNumbers", "StageNumbers", "changed_paths", "run_numbers", "stage_numbers"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrecipes.results.items import Verdicts
+from fastrecipes.results.compare.items import Verdicts
 
 __all__ = ["CONFIDENCE", "Margin", "by_images", "by_seeds", "holm", "mcnemar", "turned"]
 

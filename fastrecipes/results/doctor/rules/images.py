@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from fastrecipes.record.folder import SplitRow
-from fastrecipes.results.diagnosis import Finding, Matters, Remedy, Rule
-from fastrecipes.results.patient import NotJudged, Patient
+from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.patient import NotJudged, Patient
 
 __all__ = ["RULES"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from fastrecipes.errors import RecipeError, clean
 from fastrecipes.read.edit import edited, epochs_said
-from fastrecipes.results.diagnosis import Remedy
+from fastrecipes.results.doctor.diagnosis import Remedy
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["prescribed_text", "remedy_command"]

@@ -16,7 +16,7 @@ from fastrecipes.record.files import write_atomic
 
 __all__ = ["page_text", "shown", "write_page"]
 
-PAGES = Path(__file__).parent / "pages"
+PAGES = Path(__file__).parent / "templates"
 SCRIPTS = ("charts.js", "tables.js")
 JOINER = "\u200d"  # holds an emoji of several together; the one unprintable sign that a name may need
 
@@ -31,7 +31,7 @@ def shown(text: str) -> str:
 
 
 def page_text(template: str, *, scripts: tuple[str, ...] = SCRIPTS, connect: str = "'none'", **values: Any) -> str:
-    """A template of `pages/` with its styles and scripts inlined; `connect` is what its scripts may fetch from.
+    """A template of `templates/` with its styles and scripts inlined; `connect` is what its scripts may fetch from.
 
     Every value is escaped, and its control characters are shown. A template extends base.html; where it is given
     `curves` (`results.curves`), charts.js draws them.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from fastrecipes.results.patient import Patient
+from fastrecipes.results.doctor.patient import Patient
 
 __all__ = ["Diagnosis", "Finding", "Matters", "Remedy", "Rule"]
 

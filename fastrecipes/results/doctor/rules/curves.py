@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from fastrecipes.results.diagnosis import Finding, Matters, Remedy, Rule
-from fastrecipes.results.patient import NotJudged, Patient, Phase
-from fastrecipes.results.rules.outcome import at_chance
+from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.patient import NotJudged, Patient, Phase
+from fastrecipes.results.doctor.rules.outcome import at_chance
 
 __all__ = ["RULES"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.results.seeds import Side, code_of
+from fastrecipes.results.compare.seeds import Side, code_of
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["Differing", "differing", "shortened"]

@@ -16,8 +16,8 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from fastrecipes.record.files import write_atomic
 from fastrecipes.record.history import Row
-from fastrecipes.results.heatmap import draw_confusion
-from fastrecipes.results.lettering import lettering_of
+from fastrecipes.results.report.heatmap import draw_confusion
+from fastrecipes.results.report.lettering import lettering_of
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["draw_plots"]

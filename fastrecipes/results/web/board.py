@@ -17,13 +17,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.results.compare_page import compare_page
-from fastrecipes.results.comparison import compare_runs
-from fastrecipes.results.curves import Drawn, curves
+from fastrecipes.results.compare.compare_page import compare_page
+from fastrecipes.results.compare.comparison import compare_runs
 from fastrecipes.results.listing import RunLine, age_words, run_line
-from fastrecipes.results.page import SCRIPTS, page_text
-from fastrecipes.results.report import ODD, report_text, result_words
+from fastrecipes.results.report.report import ODD, report_text, result_words
 from fastrecipes.results.stored import StoredRun, stored_run, stored_runs
+from fastrecipes.results.web.curves import Drawn, curves
+from fastrecipes.results.web.page import SCRIPTS, page_text
 
 __all__ = ["board_app"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastrecipes.results.comparison import ALPHA, BY_IMAGE, Comparison, Pair
-from fastrecipes.results.paired import Margin, turned
-from fastrecipes.results.seeds import Side
+from fastrecipes.results.compare.comparison import ALPHA, BY_IMAGE, Comparison, Pair
+from fastrecipes.results.compare.paired import Margin, turned
+from fastrecipes.results.compare.seeds import Side
 
 __all__ = ["pair_verdict", "value_words", "verdict"]
 

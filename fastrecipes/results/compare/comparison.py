@@ -8,10 +8,10 @@ from itertools import chain
 
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.history import less_is_better
-from fastrecipes.results.differing import Differing, differing
-from fastrecipes.results.items import UnmatchedError, same_items, validated_on
-from fastrecipes.results.paired import Margin, by_images, by_seeds, holm, turned
-from fastrecipes.results.seeds import Side, sides_of
+from fastrecipes.results.compare.differing import Differing, differing
+from fastrecipes.results.compare.items import UnmatchedError, same_items, validated_on
+from fastrecipes.results.compare.paired import Margin, by_images, by_seeds, holm, turned
+from fastrecipes.results.compare.seeds import Side, sides_of
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["Comparison", "Pair", "compare_runs"]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from fastrecipes.results.diagnosis import Finding, Matters, Remedy, Rule
-from fastrecipes.results.patient import NotJudged, Patient, Phase, epoch_name, is_number
-from fastrecipes.results.rules.outcome import at_chance
+from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.patient import NotJudged, Patient, Phase, epoch_name, is_number
+from fastrecipes.results.doctor.rules.outcome import at_chance
 
 __all__ = ["GOOD_RATE", "NO_RATE", "RULES", "kind_of"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastrecipes.record.history import Row
-from fastrecipes.results.page import shown
 from fastrecipes.results.stored import StoredRun
+from fastrecipes.results.web.page import shown
 
 __all__ = ["Drawn", "curves"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from scipy.special import bdtr, bdtrc
 
-from fastrecipes.results.diagnosis import Finding, Matters, Remedy, Rule
-from fastrecipes.results.patient import NotJudged, Patient, keyword_of
+from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.patient import NotJudged, Patient, keyword_of
 
 __all__ = ["RULES", "at_chance"]
 

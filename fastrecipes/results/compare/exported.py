@@ -7,10 +7,10 @@ import math
 from typing import Any
 
 from fastrecipes.record.folder import csv_bytes
-from fastrecipes.results.comparison import Comparison, Pair
-from fastrecipes.results.paired import Margin
-from fastrecipes.results.told import RunNumbers, run_numbers, stage_numbers
-from fastrecipes.results.verdict import pair_verdict, verdict
+from fastrecipes.results.compare.comparison import Comparison, Pair
+from fastrecipes.results.compare.paired import Margin
+from fastrecipes.results.compare.told import RunNumbers, run_numbers, stage_numbers
+from fastrecipes.results.compare.verdict import pair_verdict, verdict
 
 __all__ = ["comparison_csv", "comparison_json"]
 

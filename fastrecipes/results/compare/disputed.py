@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrecipes.results.comparison import Pair
-from fastrecipes.results.items import UnmatchedError, same_items
-from fastrecipes.results.thumbnails import thumbnail
+from fastrecipes.results.compare.comparison import Pair
+from fastrecipes.results.compare.items import UnmatchedError, same_items
+from fastrecipes.results.web.thumbnails import thumbnail
 
 __all__ = ["Disputed", "Said", "disputed"]
 

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.clock import clock
-from fastrecipes.results.again import commands
-from fastrecipes.results.curves import Drawn, curves
-from fastrecipes.results.page import page_text, write_page
-from fastrecipes.results.planned import HEADS, plan_facts, plan_remarks, plan_rows
-from fastrecipes.results.scored import calibration_view, class_rows, confusion_view, loss_view
-from fastrecipes.results.spent import THROUGHPUT, count_rows, environment, throughput_rows
+from fastrecipes.results.report.again import commands
+from fastrecipes.results.report.planned import HEADS, plan_facts, plan_remarks, plan_rows
+from fastrecipes.results.report.scored import calibration_view, class_rows, confusion_view, loss_view
+from fastrecipes.results.report.spent import THROUGHPUT, count_rows, environment, throughput_rows
 from fastrecipes.results.stored import StoredRun
+from fastrecipes.results.web.curves import Drawn, curves
+from fastrecipes.results.web.page import page_text, write_page
 
 __all__ = ["ODD", "report_text", "result_words", "write_report"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastrecipes.results.calibration import calibration_of
-from fastrecipes.results.diagnosis import Finding, Matters, Remedy, Rule
-from fastrecipes.results.patient import NotJudged, Patient, keyword_of
+from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.patient import NotJudged, Patient, keyword_of
+from fastrecipes.results.report.calibration import calibration_of
 from fastrecipes.results.stored import Predictions, StoredRun
 
 __all__ = ["RULES"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from fastrecipes.results.diagnosis import Finding, Matters, Remedy, Rule
-from fastrecipes.results.patient import Patient, Phase, keyword_of
-from fastrecipes.results.rules.rates import GOOD_RATE, NO_RATE, kind_of
+from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
+from fastrecipes.results.doctor.patient import Patient, Phase, keyword_of
+from fastrecipes.results.doctor.rules.rates import GOOD_RATE, NO_RATE, kind_of
 
 __all__ = ["RULES"]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastrecipes.results.calibration import calibration_of
-from fastrecipes.results.confused import confused_pairs, confusion_of
-from fastrecipes.results.losses import top_losses
+from fastrecipes.results.report.calibration import calibration_of
+from fastrecipes.results.report.confused import confused_pairs, confusion_of
+from fastrecipes.results.report.losses import top_losses
 from fastrecipes.results.stored import StoredRun
-from fastrecipes.results.thumbnails import thumbnail
+from fastrecipes.results.web.thumbnails import thumbnail
 
 __all__ = ["calibration_view", "class_rows", "confusion_view", "loss_view"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from fastrecipes.results.confused import confusion_of
-from fastrecipes.results.lettering import lettering_of
+from fastrecipes.results.report.confused import confusion_of
+from fastrecipes.results.report.lettering import lettering_of
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["draw_confusion"]

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.results.diagnosis import Diagnosis, Matters, Rule
-from fastrecipes.results.patient import NotJudged, Patient
-from fastrecipes.results.rules import certainty, curves, finder, images, machine, outcome, rates, stages
+from fastrecipes.results.doctor.diagnosis import Diagnosis, Matters, Rule
+from fastrecipes.results.doctor.patient import NotJudged, Patient
+from fastrecipes.results.doctor.rules import certainty, curves, finder, images, machine, outcome, rates, stages
 from fastrecipes.results.stored import StoredRun
 
 __all__ = ["RULES", "Examined", "examine"]

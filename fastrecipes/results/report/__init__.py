@@ -1,0 +1,1 @@
+"""One run told whole: numbers, plots and a page."""
