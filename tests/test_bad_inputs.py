@@ -334,9 +334,15 @@ def test_sync_of_what_is_no_run(cli: Cli, tmp_path: Path) -> None:
 
 
 DOCTOR: list[tuple[list[str], str]] = [
-    (["nothing"], "nothing: no run folder, and no recipe with runs in runs; `fastrecipes runs --out runs` lists what is there"),
+    (
+        ["nothing"],
+        "nothing: no run folder, and no recipe with runs in runs; `fastrecipes runs --out runs` lists what is there",
+    ),
     (["tinny"], "tinny: no run folder, and no recipe with runs in runs; did you mean 'tiny'?"),
-    (["tiny", "--out", "elsewhere"], "tiny: no run folder, and no recipe with runs in elsewhere; `fastrecipes runs --out elsewhere` lists what is there"),
+    (
+        ["tiny", "--out", "elsewhere"],
+        "tiny: no run folder, and no recipe with runs in elsewhere; `fastrecipes runs --out elsewhere` lists what is there",
+    ),
     (["photos"], "photos: is no run folder (it has no run.json)"),
     (["runs/tiny/none"], "runs/tiny/none: has no epoch to judge; its status is killed"),
     (["runs/tiny/broken"], "runs/tiny/broken/run.json: cannot be read (no JSON)"),

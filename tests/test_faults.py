@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -303,6 +304,35 @@ def kill_workers(_: Any) -> None:
     import multiprocessing
 
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+
+def test_a_clock_that_jumps_back(recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    """Durations are those of the monotonic clock, and a run of the same second has a folder of its own."""
+    now = [2e9]
+
+    def jumping() -> float:
+        now[0] -= 3600
+        return now[0]
+
+    monkeypatch.setattr(time, "time", jumping)
+    monkeypatch.setattr(time, "strftime", lambda *_: "20330518-033320")
+    recipe = load_recipe(recipe_file())
+    first, second = run(recipe, out=tmp_path), run(recipe, out=tmp_path)
+    assert [first.folder.name, second.folder.name] == ["20330518-033320", "20330518-033320-1"]
+    for row in (*first.history, *second.history):
+        assert 0 <= row["wait_seconds"] < row["seconds"] < 600
+        assert row["images_per_s"] > 0
+
+
+def test_the_umask_of_a_shared_folder(recipe_file: Write, tmp_path: Path) -> None:
+    """Whatever a run writes can be written by the group, where that is what the umask says."""
+    before = os.umask(0o002)
+    try:
+        done = run(load_recipe(recipe_file()), out=tmp_path / "runs")
+    finally:
+        os.umask(before)
+    modes = {p.stat().st_mode & 0o777 for p in [done.folder, *done.folder.rglob("*")]}
+    assert modes == {0o775, 0o664}
 
 
 def test_a_killed_worker(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:

@@ -55,6 +55,27 @@ def test_killed_runs_end_as_the_whole_one(name: str, lines: dict[str, list[str]]
     assert not campaign.same(base, campaign.play(case, tmp_path / "case"))
 
 
+def test_killed_while_plots_and_report_are_written(cli: Cli, lines: dict[str, list[str]], tmp_path: Path) -> None:
+    """All weights are there already: what is half-written goes away, and the run ends as the whole one."""
+    words = [*lines["single_phase"], "--checkpoint-every", "0"]
+    whole = campaign.play(campaign.Case("single_phase", words), tmp_path / "whole", tmp_path / "counts.json")
+    last = json.loads((tmp_path / "counts.json").read_text())["half_written"]
+    for n, left in (
+        (last - 1, ".report.html"),
+        (last - 5, ".confusion.png"),
+    ):  # each followed by its folder's own fsync
+        outcome = campaign.play(campaign.Case(left, words, [campaign.Fault("half_written", n)]), tmp_path / "case")
+        (folder,) = (tmp_path / "case" / "runs").glob("*/*")
+        assert outcome.kills == 1
+        assert campaign.same(whole, outcome)
+        parts = [p.name.partition(".html")[0] for p in folder.rglob("*.part")]
+        assert parts == [".report"] * (left == ".report.html")  # a finished run is not gone on with
+        assert cli("report", folder).code == 0
+        assert not list(folder.rglob("*.part"))
+        assert (folder / "report.html").is_file()
+        assert len(list((folder / "plots").iterdir())) == 4
+
+
 @pytest.mark.parametrize(
     ("number", "code", "batches"),
     [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 5), (signal.SIGHUP, 129, 8), (signal.SIGINT, 130, 6)],

@@ -8,6 +8,8 @@ from pathlib import Path
 from rich.markup import escape
 
 from fastrecipes.errors import RecipeError, RunError, clean
+from fastrecipes.record.files import sweep
+from fastrecipes.record.lock import held
 from fastrecipes.results.chosen import chosen_run
 from fastrecipes.results.report.report import ODD, result_words, write_report
 from fastrecipes.results.stored import StoredRun, stored_run
@@ -22,6 +24,9 @@ def show_report(word: str, out: Path) -> list[str]:
     where its folder cannot be written.
     """
     run = chosen_run(word, out)
+    if not held(run.folder.lock):  # what a killed process left half-written
+        for place in (run.path, run.folder.plots):
+            sweep(place)
     report = write_report(run)
     try:
         told = [f"{run.name}: {result_words(run)}"]

@@ -117,7 +117,7 @@ def _take(folder: RunFolder, held: ExitStack) -> None:
     stale = held.enter_context(locked(folder.lock))
     if stale:
         log.info("note: the lock of %s, which is dead, is taken over", stale)
-    for place in (folder.path, folder.checkpoints):
+    for place in (folder.path, folder.checkpoints, folder.plots):
         sweep(place)
 
 
