@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## train all five stages on the demo images
 	$(BIN)fastrecipes run recipes/car_brand_5stage.py --set arch=tf_efficientnet_lite0 --set size=128 --set bs=32 --scale 0.2
 
 test: $(INSTALLED)  ## every test, no network needed
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n auto --dist worksteal
 
 lint: $(INSTALLED)  ## style and types
 	$(PYTHON) -m ruff check .

@@ -34,6 +34,7 @@ from fastrecipes import (
     sgd,
     timm_optimiser,
 )
+from fastrecipes.declare.described import shown
 from fastrecipes.declare.optimisers import _NOT_STEPPED
 from fastrecipes.record.checkpoint import load_checkpoint, save_checkpoint
 from fastrecipes.train.decay import DecayApart
@@ -72,7 +73,7 @@ def norms_and_biases(net: nn.Module) -> set[str]:
     return {name for name, p in net.named_parameters() if id(p) in found}
 
 
-@pytest.mark.parametrize("opt", OPTIMISERS, ids=repr)
+@pytest.mark.parametrize("opt", OPTIMISERS, ids=shown)
 def test_each_trains(recipe_file: Write, tmp_path: Path, opt: Any) -> None:
     """A run of two epochs moves the weights of every layer, and its loss is finite; the rates stand in the history."""
     before: dict[str, torch.Tensor] = {}
@@ -87,7 +88,7 @@ def test_each_trains(recipe_file: Write, tmp_path: Path, opt: Any) -> None:
     assert done.history[0]["mom"] == (0.95 if opt == ranger(k=2) else 0.9)
 
 
-@pytest.mark.parametrize("opt", [*OPTIMISERS, Adam, partial(OptimWrapper, opt=torch.optim.AdamW)], ids=repr)
+@pytest.mark.parametrize("opt", [*OPTIMISERS, Adam, partial(OptimWrapper, opt=torch.optim.AdamW)], ids=shown)
 def test_norms_and_biases_do_not_decay(recipe_file: Write, tmp_path: Path, opt: Any) -> None:
     """With gradients of zero and wd, all weights move but those of normalisation layers and biases: bit for bit."""
     moved: set[str] = set()
@@ -97,7 +98,7 @@ def test_norms_and_biases_do_not_decay(recipe_file: Write, tmp_path: Path, opt: 
     assert moved == names - norms_and_biases(done.net)
 
 
-@pytest.mark.parametrize("opt", [sgd(), adamw(), lamb(), Adam], ids=repr)
+@pytest.mark.parametrize("opt", [sgd(), adamw(), lamb(), Adam], ids=shown)
 def test_norms_decay_where_the_recipe_says_so(recipe_file: Write, tmp_path: Path, opt: Any) -> None:
     """With wd_bn_bias=True, whatever is not zero moves."""
     moved: set[str] = set()
