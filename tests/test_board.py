@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from fastrecipes.record.lock import locked
-from fastrecipes.results.web.board import board_app
+from fastrecipes.results.board import board_app
 
 
 def client(out: Path, host: str = "127.0.0.1:8000") -> TestClient:
@@ -222,7 +222,7 @@ import sys
 from pathlib import Path
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
-from fastrecipes.results.web.board import board_app
+from fastrecipes.results.board import board_app
 board = TestClient(board_app(Path({str(tmp_path)!r})), base_url="http://127.0.0.1")
 for place in ("/", "/runs.json", "/runs/tiny/a", "/runs/tiny/a/report", "/compare?run=tiny/a&run=tiny/b"):
     assert board.get(place).status_code == 200, place

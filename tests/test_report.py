@@ -23,10 +23,10 @@ from starlette.testclient import TestClient
 from fastrecipes.cli.reported import leave_report
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.files import sha256
+from fastrecipes.results.board import board_app
 from fastrecipes.results.report.again import commands
 from fastrecipes.results.report.report import report_text
 from fastrecipes.results.stored import stored_run
-from fastrecipes.results.web.board import board_app
 
 Cli = Callable[..., Told]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvicorn
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.results.web.board import board_app
+from fastrecipes.results.board import board_app
 
 __all__ = ["serve_board"]
 

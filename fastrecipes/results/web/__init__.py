@@ -1,1 +1,1 @@
-"""Pages for a browser, and the server that shows them on this machine."""
+"""What pages for a browser are made of: templates, styles, scripts, curves, thumbnails."""
