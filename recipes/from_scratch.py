@@ -3,7 +3,7 @@
     fastrecipes run recipes/from_scratch.py --data photos
 
 Source: "Two-phase training", which says "200+" epochs in its table and "100+" in its summary; to compare two_phase with.
-Measured result: not measured yet.
+Measured: 73.4 % ± 6.6 (3 seeds, 400 photographs of coffee leaves, EfficientNet-Lite0, 96 px): see docs/recipes.md.
 """
 
 from fastai.vision.all import *

@@ -3,7 +3,7 @@
     fastrecipes run recipes/full_unfreeze.py --data photos
 
 Source: "Two-phase training", which expects it to forget and to overfit; to compare two_phase with.
-Measured result: not measured yet.
+Measured: 92.7 % ± 1.0 (3 seeds, 400 photographs of coffee leaves, EfficientNet-Lite0, 96 px): see docs/recipes.md.
 """
 
 from fastai.vision.all import *

