@@ -14,8 +14,8 @@ from rich.table import Table
 from fastrecipes.advise.advice import Advice, advise
 from fastrecipes.advise.notes import later, notes
 from fastrecipes.advise.written import parts_of, recipe_text
-from fastrecipes.errors import RecipeError, RunError, clean
-from fastrecipes.record.files import write_atomic
+from fastrecipes.cli.newfile import check_new, write_new
+from fastrecipes.errors import RecipeError, clean
 from fastrecipes.train.display import clock, stderr_console
 
 __all__ = ["show_advice"]
@@ -26,19 +26,10 @@ def show_advice(folder: Path, *, write: Path | None, arch: str | None, minutes: 
     if not (math.isfinite(minutes) and minutes > 0):
         raise RecipeError(f"--minutes {minutes:g}: expected a number > 0, such as 20")
     if write is not None:
-        _check_new(write)
+        check_new(write, "--write")
     advice = advise(folder, arch, minutes, stderr_console())
     shown = [_found(advice), "", _chosen(advice), "", *_told(advice)]
     return [*shown, _written(advice, write) if write is not None else f"next: {_again(folder, arch, minutes)}"]
-
-
-def _check_new(file: Path) -> None:
-    if file.suffix != ".py":
-        raise RecipeError(f"--write {file}: expected the name of a new recipe file that ends in .py")
-    if file.exists():
-        raise RecipeError(f"--write {file}: exists already; give another name")
-    if not file.absolute().parent.is_dir():
-        raise RecipeError(f"--write {file}: {file.parent} is no folder; make it first")
 
 
 def _found(advice: Advice) -> Table:
@@ -85,10 +76,7 @@ def _told(advice: Advice) -> Iterator[str]:
 
 
 def _written(advice: Advice, file: Path) -> str:
-    try:
-        write_atomic(file, recipe_text(advice.facts, advice.draft, file).encode())
-    except OSError as e:
-        raise RunError(f"--write {file}: cannot be written ({e.strerror})") from e
+    write_new(file, recipe_text(advice.facts, advice.draft, file), "--write")
     return escape(f"{file}\nnext: fastrecipes plan {shlex.quote(str(file))}")
 
 

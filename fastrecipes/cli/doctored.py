@@ -11,8 +11,8 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from fastrecipes.errors import RecipeError, RunError, clean
-from fastrecipes.record.files import write_atomic
+from fastrecipes.cli.newfile import check_new, write_new
+from fastrecipes.errors import RecipeError, clean
 from fastrecipes.results.chosen import chosen_run
 from fastrecipes.results.doctor.diagnosis import Diagnosis
 from fastrecipes.results.doctor.examine import Examined, examine
@@ -26,7 +26,9 @@ __all__ = ["show_doctor"]
 def show_doctor(words: Sequence[str], out: Path, *, as_json: bool, apply: Path | None) -> list[Any]:
     """Each run's diagnoses, the gravest first, and what could not be judged; writes the changed recipe to `apply`."""
     if apply is not None:
-        _check_new(apply, words)
+        if len(words) > 1:
+            raise RecipeError(f"--apply {apply}: writes the recipe of one run, and {len(words)} are given")
+        check_new(apply, "--apply")
     runs = _found(words, out)
     examined = [examine(run, runs) for run in runs]
     written = [_written(examined[0], apply)] if apply is not None else []
@@ -34,17 +36,6 @@ def show_doctor(words: Sequence[str], out: Path, *, as_json: bool, apply: Path |
         return [Text(json.dumps([_record(one) for one in examined], indent=1), no_wrap=True, overflow="ignore")]
     shown = [line for one in examined for line in (*_told(one), Text(""))]
     return [*shown[:-1], *written]
-
-
-def _check_new(file: Path, words: Sequence[str]) -> None:
-    if len(words) > 1:
-        raise RecipeError(f"--apply {file}: writes the recipe of one run, and {len(words)} are given")
-    if file.suffix != ".py":
-        raise RecipeError(f"--apply {file}: expected the name of a new recipe file that ends in .py")
-    if file.exists():
-        raise RecipeError(f"--apply {file}: exists already; give another name")
-    if not file.absolute().parent.is_dir():
-        raise RecipeError(f"--apply {file}: {file.parent} is no folder; make it first")
 
 
 def _found(words: Sequence[str], out: Path) -> list[StoredRun]:
@@ -104,11 +95,7 @@ def _written(one: Examined, file: Path | None) -> Text:
     assert file is not None
     if not one.sets:
         return _line(f"no change of the recipe to apply: {file} is not written")
-    text = prescribed_text(one.run, one.sets)
-    try:
-        write_atomic(file, text.encode())
-    except OSError as e:
-        raise RunError(f"--apply {file}: cannot be written ({e.strerror})") from e
+    write_new(file, prescribed_text(one.run, one.sets), "--apply")
     return _line(f"{file}: {' '.join(one.sets)}\nnext: fastrecipes plan {file}")
 
 
