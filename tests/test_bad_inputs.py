@@ -21,6 +21,8 @@ from doctor_cases import unpacked
 from PIL import Image
 from run_folders import make_run
 
+from fastrecipes.record.checkpoint import save_weights_file
+
 ILL = Path(__file__).parent / "ill_runs"
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
@@ -413,3 +415,60 @@ def test_a_recipe_that_cannot_be_written(cli: Cli, wards: Path, tmp_path: Path) 
     told = cli("doctor", wards, "--apply", "/proc/self/new.py")
     assert told.code == 1
     assert told.err.startswith("error: --apply /proc/self/new.py: cannot be written (")
+
+
+SOUGHT: list[tuple[list[str], str]] = [
+    (["--stage", "2"], "--stage 2: tiny has 2 stages, 0 to 1"),
+    (["--stage", "-1"], "Invalid value for '--stage': Input should be greater than or equal to 0; see fastrecipes lrfind --help"),
+    (["--start-lr", "1", "--end-lr", "0.1"], "--start-lr 1 --end-lr 0.1: expected 0 < start < end, such as 1e-7 and 10"),
+    (["--start-lr", "0"], "--start-lr 0 --end-lr 10: expected 0 < start < end, such as 1e-7 and 10"),
+    (["--end-lr", "inf"], "--start-lr 1e-07 --end-lr inf: expected 0 < start < end, such as 1e-7 and 10"),
+    (["--num-it", "29"], "--num-it 29: expected 30 or more; fewer points make no curve"),
+    (["--set", "stages.0.bs=64"], "{R}: stages[0].bs: a batch of 64 is more than the 36 training images; give bs=9 or more data"),
+    (["--from", "runs/tiny/a"], "--from: stages.0 begins with the recipe's own weights; leave --from out, or give --stage"),
+    (["--stage", "1", "--from", "nothing"], "nothing: no such run folder"),
+    (["--stage", "1", "--from", "runs"], "runs: is no run folder (it has no run.json)"),
+    (["--stage", "1", "--from", "runs/tiny/begun"], "--from runs/tiny/begun: its stages.0 has not ended, and stages.1 begins with what it leaves"),
+    (["--stage", "1", "--from", "runs/tiny/torn"], "checkpoint: runs/tiny/torn/checkpoints/stages.0.safetensors is damaged (it is empty)"),
+    (["--stage", "1", "--from", "runs/tiny/arch"], "--from runs/tiny/arch: it trained torchvision/resnet18, and the recipe has timm/test_resnet"),
+    (
+        ["--stage", "1", "--from", "runs/tiny/classes"],
+        "--from runs/tiny/classes: it trained on the classes 'a', 'b', 'c', 'd' and 1 more, and the data has 'circle', 'cross', 'square'",
+    ),
+    (["--stage", "1", "--from", "runs/tiny/head"], "--from runs/tiny/head: its network has another head than the recipe's"),
+    (["--out", "taken.py"], "--out taken.py/tiny: {D}/taken.py is no folder; give one that can be written"),
+    (["--apply", "taken.py"], "--apply taken.py: exists already; give another name"),
+    (["--apply", "new.txt"], "--apply new.txt: expected the name of a new recipe file that ends in .py"),
+    (["--apply", "no/new.py"], "--apply no/new.py: no is no folder; make it first"),
+    (["RECIPE=computed.py", "--apply", "new.py"], "computed.py: stages.0.lr: is not written out in the file, so it cannot be changed there"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), SOUGHT, ids=[" ".join(words) for words, _ in SOUGHT])
+def test_a_wrong_word_to_the_rate_finder_is_one_clear_line(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, words: list[str], message: str
+) -> None:
+    """Told before anything is trained; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    path, three = recipe_file(), ["circle", "cross", "square"]
+    (tmp_path / "taken.py").write_text("mine")
+    stages = path.read_text().partition("stages=[")
+    (tmp_path / "computed.py").write_text(
+        f"{stages[0]}stages=[Stage(epochs=n, unfreeze='all', lr=1e-2) for n in (1, 2)],\n)\n"
+    )
+    for name, arch, vocab in [
+        ("a", "", []), ("begun", "", []), ("torn", "", []), ("arch", "torchvision/resnet18", three),
+        ("classes", "timm/test_resnet", list("abcde")), ("head", "timm/test_resnet", three),
+    ]:  # fmt: skip
+        folder = make_run(tmp_path / "runs", "tiny", name) / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        if name == "torn":
+            (folder / "stages.0.safetensors").write_bytes(b"")
+        elif arch:
+            save_weights_file(folder / "stages.0.safetensors", {}, {"arch": arch, "vocab": vocab})
+    before = sorted(tmp_path.rglob("*"))
+    recipe = next((word.partition("=")[2] for word in words if word.startswith("RECIPE=")), path)
+    told = cli("lrfind", recipe, *(word for word in words if not word.startswith("RECIPE=")))
+    expected = message.replace("{R}", str(path)).replace("{D}", str(tmp_path))
+    assert (told.err, told.out, told.code) == (f"error: {expected}\n", "", 2)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -92,10 +92,23 @@ def top_imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     "command",
     [
-        *("--help", "list", "run --help", "plan --help", "split --help", "bench-data --help", "advise --help"),
+        *(
+            "--help",
+            "list",
+            "run --help",
+            "plan --help",
+            "split --help",
+            "bench-data --help",
+            "advise --help",
+            "lrfind --help",
+        ),
         *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
         *("runs --help", "compare --help", "report --help", "board --help", "doctor --help"),
-        *("run car_brand_5stage --set stages.9.lr=1", "bench-data car_brand_5stage --set stages.9.lr=1"),
+        *(
+            "run car_brand_5stage --set stages.9.lr=1",
+            "bench-data car_brand_5stage --set stages.9.lr=1",
+            "lrfind car_brand_5stage --set stages.9.lr=1",
+        ),
     ],
 )
 def test_quick_answers_do_not_import_torch(command: str) -> None:

@@ -119,6 +119,28 @@ def plan(
     _print(*show_plan(opened, plot=plot, measure=measure))
 
 
+@app.command()
+def lrfind(
+    recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, weights: WeightsOpt = None, no_pretrained: NoPretrainedOpt = False,
+    stage: Annotated[int, typer.Option("--stage", metavar="N", help="The stage to find the rate of.", min=0)] = 0,
+    from_: Annotated[Optional[Path], typer.Option("--from", metavar="RUN", help="Begin with what the stage before left in this run.")] = None,
+    num_it: Annotated[int, typer.Option("--num-it", metavar="N", help="Optimiser steps, each at a higher rate.")] = 100,
+    start_lr: Annotated[float, typer.Option("--start-lr", help="The first rate.")] = 1e-7,
+    end_lr: Annotated[float, typer.Option("--end-lr", help="The last rate.")] = 10.0,
+    apply: Annotated[Optional[Path], typer.Option("--apply", metavar="FILE", help="Write a copy of the recipe with the rate in it.")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the curve goes: DIR/RECIPE, or RUN with --from.")] = Path("runs"),
+) -> None:  # fmt: skip
+    """Find the learning rate of a stage.
+
+    A copy of the network trains a few steps at rising rates; nothing else is changed."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=1.0, weights=weights, no_pretrained=no_pretrained)
+    from fastrecipes.cli.found import RangeWanted, show_rates
+
+    _print(*show_rates(opened, RangeWanted(stage, from_, start_lr, end_lr, num_it, apply, out)))
+
+
 @app.command(name="list")
 def list_() -> None:
     """Show the recipes that come along."""

@@ -26,7 +26,7 @@ from fastrecipes.train.learner import try_batch
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.ready import Ready, make_ready, stage_of
 
-__all__ = ["Checked", "check_ready", "check_recipe", "checked_table"]
+__all__ = ["Checked", "can_write", "check_ready", "check_recipe", "checked_table"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def check_recipe(recipe: Recipe, out: Path, console: Console) -> list[Checked]:
 
 def check_ready(ready: Ready, out: Path, console: Console) -> list[Checked]:
     """The part of the check that needs the network; the network is left as it was."""
-    found = [_folder(out), _disk(ready, out)]
+    found = [can_write(out), _disk(ready, out)]
     sizes: dict[tuple[int, int], StagePlan] = {}
     for stage in ready.plan.stages:  # of the stages with one size and batch size, the last trains most
         sizes[stage.size, stage.bs] = stage
@@ -63,13 +63,13 @@ def check_ready(ready: Ready, out: Path, console: Console) -> list[Checked]:
     return found
 
 
-def _folder(out: Path) -> Checked:
-    """The nearest folder that is there has to take new ones."""
+def can_write(out: Path, option: str = "--out") -> Checked:
+    """The nearest folder that is there has to take new ones. Raises `RecipeError`, which names `option`."""
     near = next((p for p in (out.absolute(), *out.absolute().parents) if p.exists()), out)
     if not near.is_dir():
-        raise RecipeError(f"--out {out}: {near} is no folder; give one that can be written")
+        raise RecipeError(f"{option} {out}: {near} is no folder; give one that can be written")
     if not os.access(near, os.W_OK | os.X_OK):
-        raise RecipeError(f"--out {out}: no permission to write in {near}; give a folder that can be written")
+        raise RecipeError(f"{option} {out}: no permission to write in {near}; give a folder that can be written")
     return Checked("run folder", f"below {out}, which can be written")
 
 

@@ -1,0 +1,177 @@
+"""What `fastrecipes lrfind` does: the range test of a stage from its real beginning, told and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from fastrecipes.cli.newfile import check_new, write_new
+from fastrecipes.declare.described import described
+from fastrecipes.declare.recipe import Recipe
+from fastrecipes.errors import RecipeError, RunError, clean
+from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.read.edit import edited
+from fastrecipes.record.checkpoint import load_weights_file
+from fastrecipes.record.folder import RunFolder
+from fastrecipes.results.rates_found import found_lines, found_table, rate_text, save_found
+from fastrecipes.train.check import can_write
+from fastrecipes.train.display import counted, log, stderr_console, telling, to_console
+from fastrecipes.train.faults import told
+from fastrecipes.train.range_test import RangeTest, range_test
+from fastrecipes.train.ready import Ready, make_ready
+from fastrecipes.train.suggest import found
+
+__all__ = ["RangeWanted", "show_rates"]
+
+LEAST_STEPS = 30
+
+
+@dataclass(frozen=True)
+class RangeWanted:
+    """What the command line asks of a range test."""
+
+    stage: int
+    run: Path | None
+    """the run that the stage is to begin in"""
+    start: float
+    end: float
+    num_it: int
+    apply: Path | None
+    """the recipe file to write"""
+    out: Path
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuse what no range test can be made of, or has no place to go. Raises `RecipeError`."""
+        n = len(recipe.stages)
+        if self.stage >= n:
+            stages = "1 stage, number 0" if n == 1 else f"{n} stages, 0 to {n - 1}"
+            raise RecipeError(f"--stage {self.stage}: {recipe.name} has {stages}")
+        if not 0 < self.start < self.end < float("inf"):
+            raise RecipeError(
+                f"--start-lr {self.start:g} --end-lr {self.end:g}: expected 0 < start < end, such as 1e-7 and 10"
+            )
+        if self.num_it < LEAST_STEPS:
+            raise RecipeError(f"--num-it {self.num_it}: expected {LEAST_STEPS} or more; fewer points make no curve")
+        if self.apply is not None:
+            check_new(self.apply, "--apply")
+            _applied(recipe, f"stages.{self.stage}.lr=1e-3")
+
+
+def show_rates(recipe: Recipe, wanted: RangeWanted) -> list[Any]:
+    """Train the range test and say what came out; a CSV file and a plot stay, and the changed recipe where asked for.
+
+    Raises `RecipeError` before anything is trained or written, `RunError` after.
+    """
+    wanted.check(recipe)
+    folder = wanted.run if wanted.run is not None else wanted.out / recipe.name
+    can_write(folder, "--out" if wanted.run is None else "--from")
+    console = stderr_console()
+    with telling(to_console(console)):
+        ready = _at_stage(recipe, wanted, console)
+        stage = ready.plan.stages[wanted.stage]
+        read = found(_tested(ready, stage, wanted, console))
+    try:
+        files = save_found(read, folder)
+    except OSError as e:
+        raise RunError(f"{folder} cannot be written ({e.strerror})") from e
+    lr = recipe.stages[stage.index].lr
+    shown = [_begun(ready.plan, stage), "", *([found_table(read), ""] if read.suggestions else [])]
+    lines = [*found_lines(read, lr), "", *map(str, files)]
+    if wanted.apply is not None and read.recommended is None:
+        lines.append(f"no rate to apply: {wanted.apply} is not written")
+    elif wanted.apply is not None:
+        change = f"{stage.label}.lr={rate_text(lr, read.factor)}"
+        write_new(wanted.apply, _applied(recipe, change), "--apply")
+        lines.append(f"{wanted.apply}: {change}\nnext: fastrecipes plan {wanted.apply}")
+    return [*shown, *map(_line, lines)]
+
+
+def _tested(ready: Ready, stage: StagePlan, wanted: RangeWanted, console: Console) -> RangeTest:
+    """The range test, with a bar; an error of a known kind comes out in words."""
+    try:
+        with counted(console, f"range test of {stage.label}") as on_step:
+            return range_test(
+                ready, stage, start=wanted.start, end=wanted.end, num_it=wanted.num_it, on_step=on_step
+            )  # fmt: skip
+    except RecipeError:
+        raise
+    except Exception as e:
+        in_words = told(e, stage, ready.asked.origin.path if ready.asked.origin else None)
+        if in_words is None:
+            raise
+        raise in_words from e
+
+
+def _at_stage(recipe: Recipe, wanted: RangeWanted, console: Console) -> Ready:
+    """All that the stage needs, the network as the stage before left it in the run, where one is given."""
+    stage, of = wanted.stage, wanted.run
+    weights = _left_by(of, stage) if of is not None else None
+    ready = make_ready(recipe, None, console, weights=weights is None)
+    if weights is None:
+        if stage:
+            log.info(
+                "note: stages.%s begins here with the weights that a run begins with; --from RUN takes those that the "
+                "stage before left", stage,
+            )  # fmt: skip
+        return ready
+    tensors, info = load_weights_file(weights)
+    _check_same(of, info, ready.plan)
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in ready.net.state_dict().items()}:
+        raise RecipeError(f"--from {of}: its network has another head than the recipe's")
+    ready.net.load_state_dict(tensors)
+    return replace(ready, plan=replace(ready.plan, weights=str(weights)))
+
+
+def _left_by(run: Path, stage: int) -> Path:
+    """The weights that the stage before `stage` ended with in a run."""
+    if stage == 0:
+        raise RecipeError("--from: stages.0 begins with the recipe's own weights; leave --from out, or give --stage")
+    RunFolder.open(run)
+    weights = run / "checkpoints" / f"stages.{stage - 1}.safetensors"
+    if not weights.is_file():
+        raise RecipeError(
+            f"--from {run}: its stages.{stage - 1} has not ended, and stages.{stage} begins with what it leaves"
+        )
+    return weights
+
+
+def _check_same(run: Path | None, info: Mapping[str, Any], plan: Plan) -> None:
+    """Refuse the weights of another network, or for other classes."""
+    if info.get("arch") != plan.arch:
+        raise RecipeError(f"--from {run}: it trained {info.get('arch')}, and the recipe has {plan.arch}")
+    was = list(info.get("vocab", ()))
+    if was != list(plan.vocab):
+        raise RecipeError(
+            f"--from {run}: it trained on the classes {_names(was)}, and the data has {_names(plan.vocab)}"
+        )
+
+
+def _names(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - 4} more" if len(classes) > 4 else ""
+    return ", ".join(map(repr, classes[:4])) + more
+
+
+def _applied(recipe: Recipe, change: str) -> str:
+    """The text of the recipe with `change` in it, and with what the command line changed."""
+    assert recipe.origin is not None
+    arch = f"arch={described(recipe)['arch']}"  # a file has to name the library too
+    given = [arch if text.startswith("arch=") else text for text in recipe.origin.overrides]
+    latest = {text.partition("=")[0]: text for text in (*given, change)}
+    return edited(recipe.origin.text, list(latest.values()), name=str(recipe.origin.path))
+
+
+def _begun(plan: Plan, stage: StagePlan) -> Text:
+    return _line(
+        f"{plan.recipe}, {stage.label}: trains {stage.trains} at {stage.size} px, bs {stage.bs}, on {plan.n_train:,} images; "
+        f"weights: {plan.weights}"
+    )
+
+
+def _line(text: str) -> Text:
+    """A line as it is, however long: a command can be copied whole."""
+    return Text("\n".join(map(clean, text.split("\n"))), no_wrap=True, overflow="ignore")
