@@ -4,7 +4,7 @@
 
 Source: "Training strategies" (progressive resizing). Its "3x faster" compares 75 epochs with 25: per image, not in all.
 Data smaller than a batch needs a smaller one: --set stages.0.bs=256.
-Measured result: not measured yet.
+Measured, shortened (64, 96, 128 px against 128 px alone): ahead in the first minute, behind at the end; docs/recipes.md.
 """
 
 from fastai.vision.all import *
