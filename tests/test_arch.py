@@ -13,7 +13,8 @@ from torchvision.models import mobilenet_v3_small, resnet34
 from torchvision.models.segmentation import fcn_resnet50
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.nets.arch import Arch, build_net, check_size, find_arch, image_stats, named_like
+from fastrecipes.nets.arch import build_net, check_size, find_arch, image_stats, named_like
+from fastrecipes.nets.library import Arch
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -13,8 +13,9 @@ import torchvision
 from torch import nn
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.nets.arch import Arch, build_net, find_arch
+from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.nets.blocks import Block, Blocks, cut, modules_of, parameters_of
+from fastrecipes.nets.library import Arch
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 PAIRS = ("stem", "features.1", "features.3", "features.5", "features.7")

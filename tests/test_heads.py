@@ -23,9 +23,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fastrecipes import Recipe, RecipeError, Stage, concat_pool, fastai_head, linear, load_recipe, mlp, plan_recipe, run
-from fastrecipes.nets.arch import Arch, build_net, check_size, find_arch
+from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.heads import Pool, heads_in
+from fastrecipes.nets.library import Arch
 from fastrecipes.nets.weights import load_weights
 from fastrecipes.planning.table import plan_table
 from fastrecipes.record.checkpoint import load_weights_file

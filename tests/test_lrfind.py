@@ -30,12 +30,12 @@ from fastrecipes.data.draws import Draws
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.results.doctor.rules.finder import divergence_rate
 from fastrecipes.results.rates_found import save_found
-from fastrecipes.train import range_test as module
+from fastrecipes.train import rising as module
 from fastrecipes.train.freezing import groups_of
 from fastrecipes.train.learner import try_batch
 from fastrecipes.train.mixing import MixedLoss
-from fastrecipes.train.range_test import RangeTest, range_test
 from fastrecipes.train.ready import Ready, make_ready, stage_of
+from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.suggest import Found, found
 
 Cli = Callable[..., Told]
@@ -160,7 +160,7 @@ def test_two_tests_are_equal(tiny: Recipe) -> None:
 KILLED = """
 import os, sys
 from fastrecipes.cli.app import main
-from fastrecipes.train.range_test import LrFinder
+from fastrecipes.train.rising import LrFinder
 plain = LrFinder.after_batch
 def after_batch(self):
     plain(self)

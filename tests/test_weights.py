@@ -21,9 +21,10 @@ from torch import nn
 
 from fastrecipes.errors import RecipeError
 from fastrecipes.nets import fetch
-from fastrecipes.nets.arch import Arch, build_net, find_arch
+from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.nets.blocks import Blocks, cut
 from fastrecipes.nets.fetch import HubFile, unreachable
+from fastrecipes.nets.library import Arch
 from fastrecipes.nets.state import read_state
 from fastrecipes.nets.weights import NoWeights, Weights, load_weights, pretrained_source
 

@@ -10,8 +10,9 @@ import torch
 
 from fastrecipes.advise.survey import Survey
 from fastrecipes.errors import RecipeError
-from fastrecipes.nets.arch import Arch, build_net, find_arch, library_of, named_like
+from fastrecipes.nets.arch import build_net, find_arch, named_like
 from fastrecipes.nets.blocks import cut
+from fastrecipes.nets.library import Arch, library_of
 from fastrecipes.nets.weights import obtainable
 
 __all__ = ["Facts", "Machine", "Network", "find_machine", "find_network"]

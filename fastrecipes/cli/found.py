@@ -22,8 +22,8 @@ from fastrecipes.results.rates_found import found_lines, found_table, rate_text,
 from fastrecipes.train.check import can_write
 from fastrecipes.train.display import counted, log, stderr_console, telling, to_console
 from fastrecipes.train.faults import told
-from fastrecipes.train.range_test import RangeTest, range_test
 from fastrecipes.train.ready import Ready, make_ready
+from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.suggest import found
 
 __all__ = ["RangeWanted", "show_rates"]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastrecipes.errors import RecipeError
 from fastrecipes.nets.blank import REFUSALS, answer, reason_of
+from fastrecipes.nets.library import Arch, library_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Arch", "build_net", "check_size", "find_arch", "image_stats", "library_of", "named_like"]
+__all__ = ["build_net", "check_size", "find_arch", "image_stats", "named_like"]
 
 Three = tuple[float, float, float]
 MakeHead = Callable[[int, int], Any]
@@ -22,26 +21,6 @@ MakeHead = Callable[[int, int], Any]
 LIBRARIES = ("torchvision", "timm")
 _ALLOWED = "a torchvision function (resnet34), a timm name, 'torchvision/NAME' or 'timm/NAME'"
 _IMAGENET: tuple[Three, Three] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-@dataclass(frozen=True)
-class Arch:
-    """A network by its `library` ("torchvision" or "timm") and its `name` there.
-
-    >>> str(Arch("torchvision", "resnet34"))
-    'torchvision/resnet34'
-    """
-
-    library: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.library}/{self.name}"
-
-
-def library_of(arch: Arch) -> Any:
-    """The module that knows the library of `arch`: `in_torchvision` or `in_timm`, with the same functions."""
-    return import_module(f"fastrecipes.nets.in_{arch.library}")
 
 
 def find_arch(arch: object) -> Arch:

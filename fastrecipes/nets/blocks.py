@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastrecipes.errors import RecipeError, did_you_mean
-from fastrecipes.nets.arch import Arch, library_of
+from fastrecipes.nets.library import Arch, library_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.nets.arch import Arch, library_of
 from fastrecipes.nets.blank import REFUSALS, answer, reaching, reason_of
+from fastrecipes.nets.library import Arch, library_of
 
 __all__ = ["Head", "Pool", "heads_in", "put_head"]
 

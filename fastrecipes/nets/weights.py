@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastrecipes.errors import RecipeError
-from fastrecipes.nets.arch import Arch, library_of
 from fastrecipes.nets.blocks import Blocks
 from fastrecipes.nets.fetch import Remote, unreachable
+from fastrecipes.nets.library import Arch, library_of
 from fastrecipes.nets.state import State, by_position, fill, misfits, read_state
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from fastai.callback.schedule import minimum, slide, steep, valley
 
-from fastrecipes.train.range_test import DIVERGED, RangeTest
+from fastrecipes.train.rising import DIVERGED, RangeTest
 
 __all__ = ["Found", "found"]
 

@@ -1,6 +1,6 @@
 """Is the rate that `fastrecipes lrfind` recommends the one that trains best? Its rate beside a grid of seven, case by case.
 
-    python benchmarks/range_test.py --data photos --data leaves --arch tf_efficientnet_lite0 --out rates
+    python benchmarks/rates_found.py --data photos --data leaves --arch tf_efficientnet_lite0 --out rates
 
 A case is a data set, a network, SGD or AdamW, and the head alone or two blocks above the frozen ones. Each rate of the grid,
 a factor 3 apart, trains the stage as it stands (one-cycle); the best is the one with the highest
@@ -37,8 +37,8 @@ from fastrecipes import FolderSplitter, OneCycle, Recipe, Stage, adamw, sgd
 from fastrecipes.errors import DivergedError
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.results.rates_found import save_found
-from fastrecipes.train.range_test import RangeTest, range_test
 from fastrecipes.train.ready import make_ready
+from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.run import run
 from fastrecipes.train.suggest import Found, found
 
