@@ -64,7 +64,13 @@ def _cell(value: Any) -> Any:
 def read_history(path: Path) -> list[Row]:
     """The rows of a history file, numbers as numbers, empty cells as None."""
     with path.open(encoding="utf-8", newline="") as f:
-        return [{name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(f, restval="missing")]
+        rows = csv.DictReader(map(_without_nul, f), restval="missing")
+        return [{name: _value(cell) for name, cell in row.items()} for row in rows]
+
+
+def _without_nul(text: str) -> str:
+    """The text with zero bytes shown: a disk that failed leaves such, and csv refuses them before Python 3.11."""
+    return text.replace("\0", "\ufffd")
 
 
 class Tail:
@@ -83,7 +89,7 @@ class Tail:
             data = f.read()
         data = data[: data.rfind(b"\n") + 1]
         self._at += len(data)
-        lines = list(csv.reader(io.StringIO(data.decode(errors="replace"), newline="")))
+        lines = list(csv.reader(io.StringIO(_without_nul(data.decode(errors="replace")), newline="")))
         if lines and not self._names:
             self._names = lines.pop(0)
         return [dict(zip(self._names, map(_value, line), strict=False)) for line in lines]
