@@ -91,7 +91,7 @@ def test_every_unit_has_a_floor() -> None:
             "lrfind --help",
         ),
         *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
-        *("runs --help", "compare --help", "report --help", "board --help", "doctor --help"),
+        *("runs --help", "compare --help", "report --help", "board --help", "doctor --help", "cache", "cache --help"),
         *(
             "run car_brand_5stage --set stages.9.lr=1",
             "bench-data car_brand_5stage --set stages.9.lr=1",

@@ -299,6 +299,16 @@ def doctor(
     _print(*show_doctor(runs, out, as_json=json, apply=apply))
 
 
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all of it; what is needed is made anew.")] = False,
+) -> None:
+    """Show what is kept in the cache: decoded images and features."""
+    from fastrecipes.cli.kept import clear_cache, show_cache
+
+    _print(clear_cache()) if clear else _print(*show_cache())
+
+
 def _print(*renderables: Any) -> None:
     """Tables and lines on stdout; a pipe gets them as wide as they are, with no blanks at the ends."""
     from rich.console import Console
