@@ -20,7 +20,7 @@ from fastrecipes.nets.weights import pretrained_source
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
 from fastrecipes.planning.plan import Group, Plan, StagePlan
-from fastrecipes.planning.precision import precision_of
+from fastrecipes.planning.precision import with_precision
 from fastrecipes.planning.rates import group_rates
 from fastrecipes.planning.start import start_file
 
@@ -48,14 +48,14 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     problems += wrong
     if problems:
         raise RecipeError(*problems)
-    precision = precision_of(recipe.precision, default_device())
     notes = (*dataset.notes, *_notes(recipe, stages, random))
-    return Plan(
+    plan = Plan(
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
         seed=recipe.seed, momentum=hypers.get("mom"), notes=notes, head=None if recipe.head is None else shown(recipe.head),
-        loss=None if recipe.loss_func is None else shown(recipe.loss_func), precision=precision,
+        loss=None if recipe.loss_func is None else shown(recipe.loss_func),
     )  # fmt: skip
+    return with_precision(plan, recipe.precision, default_device())
 
 
 def _network(recipe: Recipe, dataset: Dataset) -> tuple[nn.Module, Blocks]:

@@ -32,9 +32,17 @@ def _heading(plan: Plan) -> RenderableType:
     total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
     if plan.loss:
         grid.add_row("loss", escape(plan.loss))
-    precision = "" if plan.precision == "fp32" else f"; computes in {plan.precision}"
-    grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}{precision}")
+    grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}{_precision(plan)}")
     return grid
+
+
+def _precision(plan: Plan) -> str:
+    """What it computes in, where that is not plain fp32, and where "auto" has it from."""
+    if plan.precision == "auto":
+        return "; precision auto: measured when the run begins"
+    if plan.precision_by:
+        return f"; precision auto: {plan.precision}, {plan.precision_by}"
+    return "" if plan.precision == "fp32" else f"; computes in {plan.precision}"
 
 
 def _stages(plan: Plan) -> Table:

@@ -19,7 +19,7 @@ from fastrecipes.planning.plan import StagePlan
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.train.display import counted
 from fastrecipes.train.learner import StageLearner, try_on
-from fastrecipes.train.ready import make_ready, stage_of
+from fastrecipes.train.ready import make_ready, planned_as, stage_of
 
 __all__ = ["Benched", "Loader", "Loading", "bench_loading", "cores", "loaders_to_try"]
 
@@ -98,10 +98,10 @@ def bench_loading(
         raise RecipeError(f"--stage {index}: no stage {index}; stages are numbered 0 to {len(recipe.stages) - 1}")
     with counted(console, "generating the demo images") as on_image:
         plan, _ = plan_recipe(recipe, on_image=on_image)
-    ready = make_ready(replace(recipe, pretrained=False, weights=None), 0, console)
+    ready = planned_as(make_ready(replace(recipe, pretrained=False, weights=None), 0, console), plan)
     stage = plan.stages[index]
     tried = loaders_to_try(cores(), cuda=ready.device.type == "cuda") if tried is None else tried
-    learners = [stage_of(replace(ready, plan=plan, workers=loader.workers), stage) for loader in tried]
+    learners = [stage_of(replace(ready, workers=loader.workers), stage) for loader in tried]
     for learn, loader in zip(learners, tried, strict=True):
         _set_up(learn.dls.train, loader)
     with counted(console, "timing the loader") as on_step:

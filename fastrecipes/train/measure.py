@@ -17,7 +17,7 @@ from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.train.display import clock, counted
 from fastrecipes.train.learner import try_batch
 from fastrecipes.train.memory import peak_memory_mb
-from fastrecipes.train.ready import Ready, make_ready, stage_of
+from fastrecipes.train.ready import Ready, make_ready, planned_as, stage_of
 
 __all__ = ["Cost", "measure_plan", "measured_table"]
 
@@ -44,7 +44,7 @@ def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console,
     `timed`: training batches of each stage whose median counts, after one that does not.
     """
     ready = make_ready(replace(recipe, pretrained=False, weights=None), None, console)
-    ready = replace(ready, plan=plan)
+    ready = planned_as(ready, plan)
     with counted(console, "measuring the stages") as on_stage:
         costs = []
         for stage in plan.stages:

@@ -26,10 +26,11 @@ from fastrecipes.planning.resolve import make_plan
 from fastrecipes.planning.start import start_file
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.train.display import counted, log
+from fastrecipes.train.gain import settled
 from fastrecipes.train.learner import StageLearner, stage_learner
 from fastrecipes.train.loss import loss_of
 
-__all__ = ["Ready", "from_scratch", "make_ready", "stage_of"]
+__all__ = ["Ready", "from_scratch", "make_ready", "planned_as", "stage_of"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,12 @@ class Ready:
         return self.asked.pretrained and not self.recipe.pretrained
 
 
-def make_ready(recipe: Recipe, workers: int | None, console: Console, *, weights: bool = True) -> Ready:
-    """Plan the run, look at every image, and load the network's weights; nothing is written.
+def make_ready(
+    recipe: Recipe, workers: int | None, console: Console, *, weights: bool = True, precision: object = None
+) -> Ready:
+    """Plan the run, look at every image, and load the network's weights; nothing is written but to the user's cache.
 
-    Without `weights` they stay random: a run that goes on brings its own.
+    Without `weights` they stay random: a run that goes on brings its own. `precision`: what it began with on a CPU.
     """
     with counted(console, "generating the demo images") as on_image:
         plan, dataset = plan_recipe(recipe, on_image=on_image)
@@ -77,13 +80,19 @@ def make_ready(recipe: Recipe, workers: int | None, console: Console, *, weights
     if workers is None:
         workers = min(16, torch.get_num_threads()) if device.type == "cuda" else 0
     net = net.to(device).to(memory_format=_memory_format(recipe, plan, device))  # type: ignore[call-overload]  # torch's stub lacks it
+    plan = settled(plan, recipe.precision, net, blocks, precision)
     return Ready(used, recipe, plan, dataset, net, blocks, image_stats(arch), device, workers)
 
 
 def from_scratch(ready: Ready) -> Ready:
     """The same run without pretrained weights, which its first start could not get."""
     recipe = replace(ready.recipe, pretrained=False)
-    return replace(ready, recipe=recipe, plan=_planned_from_scratch(recipe, ready.dataset))
+    return planned_as(replace(ready, recipe=recipe), _planned_from_scratch(recipe, ready.dataset))
+
+
+def planned_as(ready: Ready, plan: Plan) -> Ready:
+    """`ready` with another plan of the same recipe, in the precision that was settled on."""
+    return replace(ready, plan=replace(plan, precision=ready.plan.precision, precision_by=ready.plan.precision_by))
 
 
 def _memory_format(recipe: Recipe, plan: Plan, device: torch.device) -> torch.memory_format:
