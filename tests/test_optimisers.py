@@ -126,6 +126,7 @@ class Beside(Callback):
         self.theirs = torch.optim.AdamW(
             [{"params": [p], "weight_decay": 0 if name in apart else wd} for name, p in named.items()],
             betas=(0.9, 0.99),
+            fused=True,
         )
 
     def before_step(self) -> None:
@@ -200,6 +201,75 @@ def test_every_optimiser_of_timm_can_be_resumed(name: str, tmp_path: Path) -> No
     _load_optimizer(opt, state["opt"])
     train(net, opt, 3)
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), whole.parameters(), strict=True))
+
+
+TORCHS = [
+    (sgd(momentum=0.9, nesterov=True), partial(torch.optim.SGD, momentum=0.9, nesterov=True)),
+    (adam(betas=(0.9, 0.99)), partial(torch.optim.Adam, betas=(0.9, 0.99))),
+    (adamw(), torch.optim.AdamW),
+]
+
+
+@pytest.mark.parametrize(("opt", "torchs"), TORCHS, ids=shown)
+@pytest.mark.parametrize("decays_all", [False, True])
+def test_fused_steps_are_torchs_plain_ones(opt: Any, torchs: Any, decays_all: bool) -> None:
+    """Twelve steps on the same gradients, rates and decay by group, equal torch's loop over tensors but for rounding."""
+    net, groups = small_net()
+    net.to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(net)
+    mine = opt(groups, lr=1e-3)
+    mine = mine if decays_all else DecayApart.of(mine, norm_bias_params(net))
+    mine.set_hypers(lr=[1e-4, 1e-2], wd=[0.1, 0.2])
+    assert all(group["fused"] for group in mine.opt.param_groups)
+    apart = set() if decays_all else norms_and_biases(twin)
+    theirs = torchs(
+        [{"params": [p], "lr": 1e-2 if name.startswith("3") else 1e-4,
+          "weight_decay": 0.0 if name in apart else 0.2 if name.startswith("3") else 0.1}
+         for name, p in twin.named_parameters()],
+        foreach=False, fused=False,
+    )  # fmt: skip
+    for step in range(12):
+        draw = torch.Generator().manual_seed(step)
+        for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+            q.grad = torch.randn(p.shape, generator=draw)
+            p.grad = torch.empty_like(p).copy_(q.grad)
+        mine.step()
+        theirs.step()
+    for p, q in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("opt", "torchs"), TORCHS, ids=shown)
+def test_a_gradient_laid_out_otherwise_is_the_same_gradient(opt: Any, torchs: Any) -> None:
+    """torch's fused kernel on a CPU would take its numbers in another order."""
+    net, groups = small_net()
+    net.to(memory_format=torch.channels_last)
+    plain = copy.deepcopy(net)
+    mine, theirs = opt(groups, lr=0.1), torchs(plain.parameters(), lr=0.1, foreach=False, fused=False)
+    for p, q in zip(net.parameters(), plain.parameters(), strict=True):
+        p.grad = torch.arange(p.numel(), dtype=torch.float32).reshape(p.shape)
+        q.grad = p.grad.clone()
+    assert net[0].weight.stride() != net[0].weight.grad.stride()
+    for _ in range(2):
+        mine.step()
+        theirs.step()
+    for p, q in zip(net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_frozen_groups_carry_no_state(recipe_file: Write, tmp_path: Path) -> None:
+    """Neither in memory nor in a checkpoint; and what steps fused says so there."""
+    held: list[int] = []
+
+    class Count(Callback):
+        def after_fit(self) -> None:
+            held.append(len(self.learn.opt.opt.state))
+            assert {group["fused"] for group in self.learn.opt.state_dict()["param_groups"]} == {True}
+
+    recipe = one_stage(recipe_file(), opt_func=adamw(), cbs=[Count])
+    stages = [replace(recipe.stages[0], unfreeze="head"), recipe.stages[0]]
+    done = run(replace(recipe, stages=stages, batchnorm="frozen_affine"), out=tmp_path)
+    assert held == [2, len(list(done.net.parameters()))]
 
 
 def test_a_layer_group_stays_one_to_fastai() -> None:

@@ -16,6 +16,7 @@ from conftest import Told, stop_after
 from torch import nn
 
 from fastrecipes import DivergedError, StoppedError, load_recipe, run
+from fastrecipes.planning import precision
 from fastrecipes.planning.precision import precision_of
 from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.precision import Precision
@@ -182,7 +183,9 @@ def test_precision_by_device(monkeypatch: Any) -> None:
     for supported, found in ((True, "bf16"), (False, "fp16")):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=supported: has)
         assert precision_of("auto", cuda) == found
-    assert [precision_of("auto", device) for device in (CPU, mps)] == ["fp32", "fp32"]
+    for units, found in ((True, "auto"), (False, "fp32")):  # auto: still to be measured
+        monkeypatch.setattr(precision, "has_bf16_units", lambda has=units: has)
+        assert [precision_of("auto", device) for device in (CPU, mps)] == [found, "fp32"]
     assert [precision_of(asked, CPU) for asked in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     with pytest.raises(Exception, match=r"precision: Tesla T4 has no bf16; give precision='fp16', or 'auto'"):

@@ -2,6 +2,7 @@
 
 Each means by momentum, betas and weight decay what its own library does; where it comes from torch or timm it stands
 behind fastai's `OptimWrapper`. A stage makes its optimiser anew. Rate and weight decay are the recipe's and the stage's.
+torch's SGD, Adam and AdamW step fused, a kernel over all that an update needs: the same numbers but for the last bit.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 from fastrecipes.declare.fields import Rule, declared
 from fastrecipes.declare.rules import is_number, number, text, whole
+from fastrecipes.declare.wrapped import fused, wrapped
 from fastrecipes.errors import RecipeError, did_you_mean
 
 __all__ = ["Adam", "AdamW", "Lamb", "Lion", "RAdam", "Ranger", "Sgd", "TimmOptimiser"]
@@ -32,13 +34,6 @@ _NOT_STEPPED = ("adahessian", "kron", "kronw", "kronc")  # gradients of gradient
 
 Betas = Annotated[tuple[float, float], _BETAS]
 Eps = Annotated[float, number(above=0)]
-
-
-def _wrapped(params: Any, opt: Any, **hypers: Any) -> Any:
-    """The optimiser class `opt` of torch's kind behind fastai's wrapper; `params` is a list for each layer group."""
-    from fastai.optimizer import OptimWrapper
-
-    return OptimWrapper(params, opt, **hypers)
 
 
 @declared
@@ -63,7 +58,7 @@ class Sgd:
         """The fastai optimiser over `params`, a list of parameters for each layer group."""
         from torch.optim import SGD
 
-        return _wrapped(params, SGD, momentum=self.momentum, nesterov=self.nesterov, **hypers)
+        return fused(params, SGD, momentum=self.momentum, nesterov=self.nesterov, **hypers)
 
 
 @declared
@@ -80,7 +75,7 @@ class Adam:
         """The fastai optimiser over `params`, a list of parameters for each layer group."""
         from torch.optim import Adam
 
-        return _wrapped(params, Adam, betas=tuple(self.betas), eps=self.eps, **hypers)
+        return fused(params, Adam, betas=tuple(self.betas), eps=self.eps, **hypers)
 
 
 @declared
@@ -100,7 +95,7 @@ class AdamW:
         """The fastai optimiser over `params`, a list of parameters for each layer group."""
         from torch.optim import AdamW
 
-        return _wrapped(params, AdamW, betas=tuple(self.betas), eps=self.eps, **hypers)
+        return fused(params, AdamW, betas=tuple(self.betas), eps=self.eps, **hypers)
 
 
 @declared
@@ -120,7 +115,7 @@ class RAdam:
         from torch.optim import RAdam
 
         given = {"betas": tuple(self.betas), "eps": self.eps, "decoupled_weight_decay": self.decoupled}
-        return _wrapped(params, RAdam, **given, **hypers)
+        return wrapped(params, RAdam, **given, **hypers)
 
 
 @declared
@@ -137,7 +132,7 @@ class Lamb:
         """The fastai optimiser over `params`, a list of parameters for each layer group."""
         from timm.optim.lamb import Lamb
 
-        return _wrapped(params, Lamb, betas=tuple(self.betas), eps=self.eps, **hypers)
+        return wrapped(params, Lamb, betas=tuple(self.betas), eps=self.eps, **hypers)
 
 
 @declared
@@ -153,7 +148,7 @@ class Lion:
         """The fastai optimiser over `params`, a list of parameters for each layer group."""
         from timm.optim.lion import Lion
 
-        return _wrapped(params, Lion, betas=tuple(self.betas), **hypers)
+        return wrapped(params, Lion, betas=tuple(self.betas), **hypers)
 
 
 @declared
@@ -198,7 +193,7 @@ class TimmOptimiser:
         own = (
             {"momentum": 0.9} if timm.get_optimizer_info(self.name).has_momentum else {}
         )  # as timm's own factory has it
-        return _wrapped(params, timm.get_optimizer_class(self.name), **{**own, **self.hypers}, **hypers)
+        return wrapped(params, timm.get_optimizer_class(self.name), **{**own, **self.hypers}, **hypers)
 
 
 def timm_optimiser(name: str, **hypers: Any) -> TimmOptimiser:
