@@ -10,6 +10,7 @@ import timm
 import torch
 import torchvision
 
+from fastrecipes.train.kernels import kernels_of
 from fastrecipes.train.ready import Ready
 
 __all__ = ["facts_of"]
@@ -22,5 +23,5 @@ def facts_of(ready: Ready) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if ready.device.type == "cuda" else str(ready.device)
     return {
         "versions": versions, "device": device, "threads": torch.get_num_threads(), "workers": ready.workers,
-        "precision": ready.plan.precision,
+        "precision": ready.plan.precision, "kernels": kernels_of(ready.device),
     }  # fmt: skip

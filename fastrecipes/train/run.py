@@ -31,6 +31,7 @@ from fastrecipes.train.facts import facts_of
 from fastrecipes.train.faults import told
 from fastrecipes.train.guard import Guard
 from fastrecipes.train.keeper import Keeper, Saver
+from fastrecipes.train.kernels import fast_kernels
 from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.predicted import Predicted
 from fastrecipes.train.ready import Ready, make_ready, stage_of
@@ -108,7 +109,8 @@ def run(
             Stop().listening() as stop, Tracking(trackers, folder).running() as tracking,
         ):  # fmt: skip
             saver = Saver(folder.checkpoints, Ledger(ready.plan, folder), checkpoint_every, tracking)
-            done = _train(ready, saver, console, begin, stop)
+            with fast_kernels(ready.device):
+                done = _train(ready, saver, console, begin, stop)
             at_end(folder.path)
         file.check()
         return done
