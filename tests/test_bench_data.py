@@ -11,8 +11,8 @@ from conftest import Told
 
 from fastrecipes import load_recipe
 from fastrecipes.results.loading import loading_advice, loading_table
-from fastrecipes.train import bench
-from fastrecipes.train.bench import Benched, Loader, Loading, bench_loading, loaders_to_try
+from fastrecipes.train import bench_loading as bench
+from fastrecipes.train.bench_loading import Benched, Loader, Loading, bench_loading, loaders_to_try
 from fastrecipes.train.display import stderr_console
 
 Write = Callable[..., Path]

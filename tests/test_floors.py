@@ -87,6 +87,7 @@ def test_every_unit_has_a_floor() -> None:
             "plan --help",
             "split --help",
             "bench-data --help",
+            "bench --help",
             "advise --help",
             "lrfind --help",
         ),
@@ -95,6 +96,7 @@ def test_every_unit_has_a_floor() -> None:
         *(
             "run car_brand_5stage --set stages.9.lr=1",
             "bench-data car_brand_5stage --set stages.9.lr=1",
+            "bench car_brand_5stage --set stages.9.lr=1",
             "lrfind car_brand_5stage --set stages.9.lr=1",
         ),
     ],

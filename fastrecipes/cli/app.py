@@ -209,6 +209,22 @@ def bench_data(
 
 
 @app.command()
+def bench(
+    recipe: RecipeArg, data: DataOpt = None, set_: SetOpt = None,
+    stage: Annotated[Optional[int], typer.Option("--stage", metavar="N", help="Time this stage alone.", min=0, show_default="all")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", help="How long each of three ways trains in each of three rounds.", min=0)] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:  # fmt: skip
+    """Time the steps of a recipe beside plain fastai, and say what bounds them."""
+    from fastrecipes.cli.opening import open_recipe
+
+    opened = open_recipe(recipe, set_, data=data, scale=1.0, weights=None, no_pretrained=False)
+    from fastrecipes.cli.timed import show_speed
+
+    _print(*show_speed(opened, stage, seconds, as_json=json))
+
+
+@app.command()
 def sync(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.", show_default=False)],
     wandb: WandbOpt = None, wandb_entity: EntityOpt = None,

@@ -7,7 +7,7 @@ from statistics import median
 
 from rich.table import Table
 
-from fastrecipes.train.bench import PREFETCH, ROUNDS, Benched, Loading
+from fastrecipes.train.bench_loading import PREFETCH, ROUNDS, Benched, Loading
 
 __all__ = ["loading_advice", "loading_table"]
 

@@ -21,7 +21,7 @@ from fastrecipes.train.display import log
 from fastrecipes.train.ready import Ready, stage_of
 from fastrecipes.train.state import Position
 
-__all__ = ["DIVERGED", "RangeTest", "range_test"]
+__all__ = ["DIVERGED", "NoKeeper", "RangeTest", "range_test"]
 
 DIVERGED = 4  # times the lowest smoothed loss, as in fastai's LRFinder
 
@@ -54,7 +54,7 @@ def range_test(
     """
     with _generators_kept():
         learn: Any = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
-        learn.begin_at(Position(stage.index), None, _NoKeeper(ready.plan.seed), {})
+        learn.begin_at(Position(stage.index), None, NoKeeper(ready.plan.seed), {})
         rising = LrFinder(stage, start, end, num_it, on_step)
         learn.fit(-(-num_it // stage.steps_per_epoch), lr=list(stage.lrs), wd=stage.wd, cbs=[rising])
     return RangeTest(stage, tuple(rising.rates), tuple(rising.losses), tuple(rising.smoothed), num_it, rising.diverged)
@@ -112,7 +112,7 @@ class LrFinder(ParamScheduler):
         raise CancelValidException
 
 
-class _NoKeeper:
+class NoKeeper:
     """Stands where a run's `Keeper` stands, and writes nothing."""
 
     def __init__(self, seed: int) -> None:

@@ -21,7 +21,7 @@ from fastrecipes.train.display import counted
 from fastrecipes.train.learner import StageLearner, try_on
 from fastrecipes.train.ready import make_ready, planned_as, stage_of
 
-__all__ = ["Benched", "Loader", "Loading", "bench_loading", "cores", "loaders_to_try"]
+__all__ = ["Benched", "Loader", "Loading", "bench_loading", "check_stage", "cores", "loaders_to_try"]
 
 PREFETCH = 2  # batches that each worker loads ahead, torch's default and what a run uses
 ROUNDS = 3
@@ -94,8 +94,7 @@ def bench_loading(
     The network's weights are random, which costs the same, and nothing is written. Raises `RecipeError` for a stage
     that the recipe does not have.
     """
-    if index >= len(recipe.stages):
-        raise RecipeError(f"--stage {index}: no stage {index}; stages are numbered 0 to {len(recipe.stages) - 1}")
+    check_stage(recipe, index)
     with counted(console, "generating the demo images") as on_image:
         plan, _ = plan_recipe(recipe, on_image=on_image)
     ready = planned_as(make_ready(replace(recipe, pretrained=False, weights=None), 0, console), plan)
@@ -115,6 +114,12 @@ def bench_loading(
                 on_step(len(rounds), ROUNDS * len(tried))
     found = [_summed(loader, rounds[i :: len(tried)], stage.bs) for i, loader in enumerate(tried)]
     return Benched(stage, cores(), stage.bs / median(network), tuple(found))
+
+
+def check_stage(recipe: Recipe, index: int) -> None:
+    """Refuse a stage that the recipe does not have. Raises `RecipeError`."""
+    if index >= len(recipe.stages):
+        raise RecipeError(f"--stage {index}: no stage {index}; stages are numbered 0 to {len(recipe.stages) - 1}")
 
 
 def _set_up(dl: Any, loader: Loader) -> None:
