@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fastai.optimizer import OptimWrapper, set_item_pg
+from fastai.optimizer import OptimWrapper, detuplify_pg, set_item_pg
 from torch import nn
 
 __all__ = ["DecayApart"]
@@ -41,7 +41,8 @@ class DecayApart(OptimWrapper):
     @property
     def hypers(self) -> list[dict[str, Any]]:
         """Hyper-parameters of each layer group, under fastai's names."""
-        return OptimWrapper.hypers.fget(self)[: self._n]  # type: ignore[attr-defined]
+        groups = self.opt.param_groups[: self._n]
+        return [{self.fwd_map.get(k, k): v for k, v in detuplify_pg(g).items() if k != "params"} for g in groups]
 
     @property
     def param_lists(self) -> list[list[nn.Parameter]]:  # type: ignore[override]  # never set
