@@ -5,7 +5,8 @@
 Each run is the real command line on a shipped or a written recipe with tiny images, in a forked process that dies by
 SIGKILL at the n-th event of a kind: a batch, a validation batch, a half-written file, a file before or after it is
 renamed, or any moment of the clock. What has to be equal, bit for bit: all weights, the best ones, those of each stage,
-every step, the best epoch's predictions, and the history but for its times. A planted error of one bit has to be found.
+every step, what probes saw, the best epoch's predictions, and the history but for its times. A planted error of one bit
+has to be found.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from functools import partial
 import torch
 from fastai.vision.all import *
 from fastrecipes import (
-    SGDR, EarlyStop, FolderSplitter, MixUpCutMix, Recipe, ReduceOnPlateau, Stage, cross_entropy, lamb, lion, radam, sgd,
+    SGDR, EarlyStop, FolderSplitter, MixUpCutMix, Probe, Recipe, ReduceOnPlateau, Stage, cross_entropy, lamb, lion, radam,
+    sgd,
 )
 
 
@@ -82,6 +84,12 @@ OPTIMISERS = {
     "lion": "lion()",
 }
 
+PROBED = {
+    "lr=1e-2)": "lr=Probe([1e-1, 1e-2, 1e-3, 1e-4, 1e19], budget=7))",
+    "lr=slice(1e-4, 1e-2)": "lr=Probe([slice(1e-4, 1e-2), 1e19, {'body': 1e-4, 'head': 1e-3}], budget=4)",
+    "lr=1e-3, batchnorm": 'lr=Probe("find"), batchnorm',
+    "lr=1e-3, mix": "lr=Probe([1e-3, 1e-2, 1e-4, 1e-5], budget=3), mix",
+}
 PRECISIONS = {"lamb": "fp16", "radam": "fp16", "lion": "bf16"}
 
 
@@ -246,7 +254,8 @@ def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:
         history += [["W&B", *shown_rows(place)]]
     files["predictions"] = load_weights_file(folder / "predictions.safetensors")[0]
     sums = {name: digest(weights) for name, weights in files.items()}
-    return sums | {"steps": hashlib.sha256((folder / "steps.csv").read_bytes()).hexdigest()}, history
+    kept = [path for path in (folder / "steps.csv", folder / "probes.csv") if path.exists()]
+    return sums | {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}, history
 
 
 def shown_rows(place: Path) -> list[str]:
@@ -324,6 +333,12 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
         path = place / f"{name}.py"
         path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt, precision=PRECISIONS.get(name, "fp32")))
         yield name, ["run", str(path)]
+    text = WRITTEN.format(name="probe", source=str(photos), opt="Adam", precision="fp32")
+    for given, probed in PROBED.items():
+        assert text.count(given) == 1, given
+        text = text.replace(given, probed)
+    (place / "probe.py").write_text(text)
+    yield "probe", ["run", str(place / "probe.py")]
     shown = ["--wandb", "campaign", "--wandb-mode", "offline", "--tensorboard"]
     yield "trackers", ["run", str(place / "adam.py"), *shown]
 

@@ -29,8 +29,11 @@ Cli = Callable[..., Told]
 
 LR = (
     "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group, {'body': 1e-5, 'head': 1e-4} "
-    "or layer_decay(lr=1e-3, decay=0.75)"
+    "or layer_decay(lr=1e-3, decay=0.75), or a Probe of such rates"
 )
+FORMS = LR.removeprefix("a learning rate > 0: ").removesuffix(", or a Probe of such rates")
+CANDIDATES = "a list of two learning rates or more, such as [1e-3, 3e-4, 1e-4], or 'find'"
+BUDGET = "optimiser steps (a whole number >= 1) or a share of the stage's (between 0 and 1, such as 0.1)"
 BLOCKS = "stem, layer1, layer2, layer3, layer4"
 STAGES = ("stages=[\n        Stage(epochs=1, unfreeze=1, lr=3e-2),\n        Stage(epochs=2, unfreeze=\"all\", lr=1e-2, size=40),\n    ]", "stages=[]")  # fmt: skip
 
@@ -440,6 +443,11 @@ SOUGHT: list[tuple[list[str], str]] = [
     (["--apply", "taken.py"], "--apply taken.py: exists already; give another name"),
     (["--apply", "new.txt"], "--apply new.txt: expected the name of a new recipe file that ends in .py"),
     (["--apply", "no/new.py"], "--apply no/new.py: no is no folder; make it first"),
+    (
+        ["--set", "stages.0.lr=Probe([1e-2, 1e-3])", "--set", "stages.1.lr=Probe('find')", "--apply", "new.py"],
+        "--apply new.py: every rate of tiny is probed already, when it runs: run it as it is, or give the stage a rate to "
+        "replace, such as --set stages.0.lr=1e-3",
+    ),
     (["RECIPE=computed.py", "--apply", "new.py"], "computed.py: stages.0.lr: is not written out in the file, so it cannot be changed there"),
 ]  # fmt: skip
 
@@ -472,3 +480,71 @@ def test_a_wrong_word_to_the_rate_finder_is_one_clear_line(
     expected = message.replace("{R}", str(path)).replace("{D}", str(tmp_path))
     assert (told.err, told.out, told.code) == (f"error: {expected}\n", "", 2)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+PROBED: list[tuple[str, str]] = [
+    ("Probe([])", f"--set {{W}}: Probe.candidates: expected {CANDIDATES}, got []"),
+    ("Probe([1e-3])", f"--set {{W}}: Probe.candidates: expected {CANDIDATES}, got [0.001]"),
+    ("Probe(1e-3)", f"--set {{W}}: Probe.candidates: expected {CANDIDATES}, got 0.001"),
+    ("Probe('fnd')", f"--set {{W}}: Probe.candidates: expected {CANDIDATES}, got 'fnd'"),
+    ("Probe()", f"--set {{W}}: Probe.candidates: Probe needs this field: {CANDIDATES}"),
+    ("Probe([1e-3, 0.001])", "--set {W}: Probe.candidates: expected rates that differ, got 0.001 twice"),
+    ("Probe([1e-3, -1])", f"--set {{W}}: Probe.candidates: expected each to be a learning rate > 0 ({FORMS}), got -1"),
+    ("Probe([1e-3, 3e-4], 5)", "--set {W}: Probe: fields are given by name (budget=...), got 5 without one"),
+    ("Probe([1e-3, 3e-4], budget=0)", f"--set {{W}}: Probe.budget: expected {BUDGET}, got 0"),
+    ("Probe([1e-3, 3e-4], budget=1.5)", f"--set {{W}}: Probe.budget: expected {BUDGET}, got 1.5"),
+    ("Probe([1e-3, 3e-4], budget=-0.1)", f"--set {{W}}: Probe.budget: expected {BUDGET}, got -0.1"),
+    ("Probe([Probe([1, 2]), 3])", "--set {W}: Probe.candidates: a Probe cannot be a candidate of another; give the rates themselves"),
+    (
+        "{'body': Probe([1e-4, 1e-5]), 'head': 1e-3}",
+        "--set {W}: a Probe stands for the rates of all groups; give it whole ones, such as Probe([{'body': 1e-5, 'head': 1e-4}, 1e-3])",
+    ),
+    (
+        "[Probe([1e-4, 1e-5]), 1e-3]",
+        "--set {W}: a Probe stands for the rates of all groups; give it whole ones, such as Probe([{'body': 1e-5, 'head': 1e-4}, 1e-3])",
+    ),
+    ("Probe([1e-3, 1e-2], budget=9)", "{R}: stages[1].lr: Probe: budget=9 is more than the 8 steps of the stage; give fewer"),
+    (
+        "Probe([1e-1, 1e-2, 1e-3, 1e-4], budget=2)",
+        "{R}: stages[1].lr: Probe: budget=2 is 2 steps; 4 candidates need 3 or more, since the best go on twice as long",
+    ),
+    (
+        "Probe('find', budget=8)",
+        "{R}: stages[1].lr: Probe: budget=8 is a range test of 8 steps; it needs 30 or more to show a curve",
+    ),
+    (
+        "Probe([1e-3, {'body': 1e-3, 'head': 1e-3}])",
+        "{R}: stages[1].lr: Probe: 0.001 and {'body': 0.001, 'head': 0.001} are the same rates for what this stage trains; leave one out",
+    ),
+    (
+        "Probe([1e-3, [1e-3, 1e-2]])",
+        f"{{R}}: stages[1].lr: [0.001, 0.01] has 2 rates; the network has 6 groups ({BLOCKS}, head): give one rate for each",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lr", "message"), PROBED, ids=[lr for lr, _ in PROBED])
+def test_a_wrong_probe_is_one_clear_line(cli: Cli, recipe_file: Write, tmp_path: Path, lr: str, message: str) -> None:
+    """Told before anything is trained, whether the words alone are wrong or what they come to here."""
+    path = recipe_file()
+    told = cli("run", path, "--out", tmp_path / "runs", "--set", f"stages.1.lr={lr}")
+    expected = message.replace("{W}", f"stages.1.lr={lr}").replace("{R}", str(path))
+    assert (told.err, told.code) == (f"error: {expected}\n", 2)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_candidates_that_differ_in_frozen_blocks_alone(cli: Cli, recipe_file: Write) -> None:
+    """They are the same where these stand still; not where their normalisation layers learn."""
+    words = ["--set", "stages.1.unfreeze=head", "--set", "stages.1.lr=Probe([1e-3, {'body': 1e-4, 'head': 1e-3}])"]
+    told = cli("plan", recipe_file(), *words)
+    assert told.code == 2
+    assert told.err.endswith("are the same rates for what this stage trains; leave one out\n")
+    assert cli("plan", recipe_file(), *words, "--set", "batchnorm=train").code == 0
+
+
+def test_a_wrong_probe_in_the_file(cli: Cli, recipe_file: Write) -> None:
+    """With its line."""
+    path = recipe_file(("lr=3e-2", "lr=Probe([3e-2])"), ("OneCycle,", "OneCycle, Probe,"))
+    told = cli("plan", path)
+    assert told.code == 2
+    assert told.err == f"error: {path}:29: candidates: expected {CANDIDATES}, got [0.03]\n"

@@ -34,7 +34,7 @@ from fastrecipes.declare.recipe import scaled
 
 LR = (
     "a learning rate > 0: a number, slice(1e-5, 1e-3), a list with a rate for each group, {'body': 1e-5, 'head': 1e-4} "
-    "or layer_decay(lr=1e-3, decay=0.75)"
+    "or layer_decay(lr=1e-3, decay=0.75), or a Probe of such rates"
 )
 UNFREEZE = "how much of the body trains beside the head: a number of blocks, a share such as 0.3, a block's name, 'head' or 'all'"
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from fastrecipes.cli.newfile import check_new, write_new
 from fastrecipes.declare.described import described
+from fastrecipes.declare.rates import Probe
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
@@ -21,7 +22,7 @@ from fastrecipes.record.folder import RunFolder
 from fastrecipes.results.rates_found import found_lines, found_table, rate_text, save_found
 from fastrecipes.train.check import can_write
 from fastrecipes.train.display import counted, log, stderr_console, telling, to_console
-from fastrecipes.train.faults import told
+from fastrecipes.train.faults import in_words
 from fastrecipes.train.ready import Ready, make_ready
 from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.suggest import found
@@ -59,6 +60,7 @@ class RangeWanted:
             raise RecipeError(f"--num-it {self.num_it}: expected {LEAST_STEPS} or more; fewer points make no curve")
         if self.apply is not None:
             check_new(self.apply, "--apply")
+            _check_not_all_probed(recipe, self.apply)
             _applied(recipe, f"stages.{self.stage}.lr=1e-3")
 
 
@@ -79,7 +81,7 @@ def show_rates(recipe: Recipe, wanted: RangeWanted) -> list[Any]:
         files = save_found(read, folder)
     except OSError as e:
         raise RunError(f"{folder} cannot be written ({e.strerror})") from e
-    lr = recipe.stages[stage.index].lr
+    lr = _form(recipe.stages[stage.index].lr, stage)
     shown = [_begun(ready.plan, stage), "", *([found_table(read), ""] if read.suggestions else [])]
     lines = [*found_lines(read, lr), "", *map(str, files)]
     if wanted.apply is not None and read.recommended is None:
@@ -91,20 +93,27 @@ def show_rates(recipe: Recipe, wanted: RangeWanted) -> list[Any]:
     return [*shown, *map(_line, lines)]
 
 
+def _check_not_all_probed(recipe: Recipe, apply: Path) -> None:
+    """Refuse to write a rate where every stage finds its own: a run does that better, from where each stage begins."""
+    if all(isinstance(stage.lr, Probe) for stage in recipe.stages):
+        raise RecipeError(
+            f"--apply {apply}: every rate of {recipe.name} is probed already, when it runs: run it as it is, "
+            "or give the stage a rate to replace, such as --set stages.0.lr=1e-3"
+        )
+
+
+def _form(lr: Any, stage: StagePlan) -> Any:
+    """The rate whose form and ratios the range test keeps: of a probe, its highest candidate, or the same for all groups."""
+    if stage.probe is None:
+        return lr
+    return 1.0 if stage.probe.finds else lr.candidates[stage.probe.lrs.index(stage.lrs)]
+
+
 def _tested(ready: Ready, stage: StagePlan, wanted: RangeWanted, console: Console) -> RangeTest:
     """The range test, with a bar; an error of a known kind comes out in words."""
-    try:
-        with counted(console, f"range test of {stage.label}") as on_step:
-            return range_test(
-                ready, stage, start=wanted.start, end=wanted.end, num_it=wanted.num_it, on_step=on_step
-            )  # fmt: skip
-    except RecipeError:
-        raise
-    except Exception as e:
-        in_words = told(e, stage, ready.asked.origin.path if ready.asked.origin else None)
-        if in_words is None:
-            raise
-        raise in_words from e
+    recipe = ready.asked.origin.path if ready.asked.origin else None
+    with in_words(stage, recipe), counted(console, f"range test of {stage.label}") as on_step:
+        return range_test(ready, stage, start=wanted.start, end=wanted.end, num_it=wanted.num_it, on_step=on_step)
 
 
 def _at_stage(recipe: Recipe, wanted: RangeWanted, console: Console) -> Ready:

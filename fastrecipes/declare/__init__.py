@@ -8,14 +8,14 @@ from fastrecipes.declare.losses import cross_entropy, focal
 from fastrecipes.declare.mixing import MixUpCutMix
 from fastrecipes.declare.optimisers import adam, adamw, lamb, lion, radam, ranger, sgd, timm_optimiser
 from fastrecipes.declare.plateau import ReduceOnPlateau
-from fastrecipes.declare.rates import layer_decay
+from fastrecipes.declare.rates import Probe, layer_decay
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.declare.schedules import Constant, Cosine, FlatCos, OneCycle, Step
 from fastrecipes.declare.splitters import FolderSplitter
 from fastrecipes.declare.stopping import EarlyStop
 
 __all__ = [
-    "SGDR", "Constant", "Cosine", "Cyclic", "EarlyStop", "FlatCos", "FolderSplitter", "MixUpCutMix", "OneCycle", "Recipe",
+    "SGDR", "Constant", "Cosine", "Cyclic", "EarlyStop", "FlatCos", "FolderSplitter", "MixUpCutMix", "OneCycle", "Probe", "Recipe",
     "ReduceOnPlateau", "Rollback", "Stage", "Step", "adam", "adamw", "concat_pool", "cross_entropy", "fastai_head", "focal",
     "lamb", "layer_decay", "linear", "lion", "mlp", "radam", "rand_augment", "ranger", "sgd", "timm_optimiser", "torchvision_tfms", "trivial_augment",
 ]  # fmt: skip

@@ -21,10 +21,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a field's value must be: `expected` in words, `holds` as a test of the value."""
+    """What a field's value must be: `expected` in words, `holds` as a test of the value.
+
+    `why`: what is wrong with a value, where more can be said than what was expected.
+    """
 
     expected: str
     holds: Callable[[Any], bool]
+    why: Callable[[Any], str | None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,12 @@ def drafting(filename: str) -> Iterator[Draft]:
         _draft.reset(token)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
 def declared(cls: type[T]) -> type[T]:
     """Make `cls` a frozen keyword-only dataclass whose fields are checked at construction.
 
-    A field's rule stands in its annotation: `epochs: Annotated[int, whole(at_least=1)]`.
+    A field's rule stands in its annotation: `epochs: Annotated[int, whole(at_least=1)]`. One that is `field(kw_only=False)`
+    may be given without its name.
     Raises `RecipeError` with every problem at once: unknown fields (with the close match),
     missing fields, values that break their rule, and what the class's own `problems()` adds.
     """
@@ -71,6 +76,7 @@ def declared(cls: type[T]) -> type[T]:
 
     @wraps(plain_init)
     def __init__(self: Any, *args: object, **given: Any) -> None:
+        args, given = _named(cls, args, given)
         found = list(_wrong_arguments(cls, args, given))
         plain_init(self, **_usable(cls, given))
         found += _broken_rules(self, given)
@@ -110,7 +116,7 @@ def problem_with(cls: type, name: str, value: object) -> str | None:
     rule = rule_of(cls, name)
     if rule is None or rule.holds(value):
         return None
-    return f"{name}: expected {rule.expected}, got {_shown(value)}"
+    return f"{name}: {rule.why(value) or f'expected {rule.expected}, got {_shown(value)}'}"
 
 
 def _shown(value: object) -> str:
@@ -118,10 +124,20 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _named(
+    cls: type, args: tuple[object, ...], given: dict[str, object]
+) -> tuple[tuple[object, ...], dict[str, object]]:
+    """The arguments with their names, and those that may not come without one."""
+    names = [f.name for f in fields(cls) if f.init and not f.kw_only]  # type: ignore[arg-type]
+    taken = dict(zip(names, args, strict=False))
+    return args[len(taken) :], taken | given
+
+
 def _wrong_arguments(cls: type, args: tuple[object, ...], given: Mapping[str, object]) -> Iterator[str]:
     known = field_names(cls)
     if args:
-        yield f"{cls.__name__}: fields are given by name ({known[0]}=...), got {_shown(args[0])} without one"
+        by_name = next(f.name for f in fields(cls) if f.kw_only)  # type: ignore[arg-type]
+        yield f"{cls.__name__}: fields are given by name ({by_name}=...), got {_shown(args[0])} without one"
     unknown = [name for name in given if name not in known]
     hints = {name: did_you_mean(name, known) for name in unknown}
     for name in unknown:

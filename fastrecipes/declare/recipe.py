@@ -88,7 +88,7 @@ class Stage:
     of the blocks; "layer3": that block and those above; "all" """
     lr: Annotated[Any, learning_rate()]
     """top rate: a number; fastai's slice over all groups; a list with one rate a group, body bottom-up, head last;
-    rates by name ("body", "head", or a block's); or layer_decay(lr=1e-3, decay=0.75)"""
+    rates by name ("body", "head", or a block's); layer_decay(lr=1e-3, decay=0.75); or Probe([1e-3, 3e-4]) of such"""
     size: Annotated[int | None, optional(whole(at_least=8))] = None
     """image side in pixels"""
     bs: Annotated[int | None, optional(whole(at_least=2))] = None

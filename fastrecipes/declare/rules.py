@@ -12,6 +12,7 @@ __all__ = [
     "callable_or",
     "choice",
     "is_number",
+    "is_whole",
     "list_of",
     "number",
     "optional",
@@ -83,4 +84,4 @@ def callable_or(words: str, *kinds: type) -> Rule:
 
 def optional(rule: Rule) -> Rule:
     """None, or what `rule` says."""
-    return Rule(rule.expected, lambda value: value is None or rule.holds(value))
+    return Rule(rule.expected, lambda value: value is None or rule.holds(value), rule.why)

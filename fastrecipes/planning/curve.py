@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -50,7 +51,9 @@ def _draw_rates(plan: Plan, axes: Axes, ends: list[int]) -> None:
     for stage, end in zip(plan.stages, ends, strict=True):
         steps = _steps(stage)
         rates = [stage.rates(s) for s in steps]
-        for name, i in _distinct_rates(stage):
+        if stage.probe and stage.candidates:
+            _draw_band(stage, axes, [end - stage.steps + s for s in steps], steps)
+        for name, i in _distinct_rates(stage) if stage.candidates else ():
             color = f"C{[g.name for g in reversed(plan.groups)].index(name) % 10}"
             label = None if name in named else name
             axes.plot([end - stage.steps + s for s in steps], [lrs[i] for lrs in rates], color=color, label=label)
@@ -61,6 +64,13 @@ def _draw_rates(plan: Plan, axes: Axes, ends: list[int]) -> None:
     axes.set(ylabel="learning rate", yscale="log")
     if len(named) > 1:
         axes.legend(fontsize=8, title="rate of", title_fontsize=8)
+
+
+def _draw_band(stage: StagePlan, axes: Axes, at: list[int], steps: list[int]) -> None:
+    """Where the head's rate may be, from the lowest to the highest candidate of a probe."""
+    low, high = ([replace(stage, lrs=lrs).rates(s)[-1] for s in steps] for lrs in stage.candidates)
+    axes.fill_between(at, low, high, color="C0", alpha=0.15, linewidth=0)
+    axes.plot(at, low, color="C0", linestyle=":", linewidth=1)
 
 
 def _distinct_rates(stage: StagePlan) -> Iterator[tuple[str, int]]:
@@ -75,7 +85,9 @@ def _distinct_rates(stage: StagePlan) -> Iterator[tuple[str, int]]:
 def _caption(stage: StagePlan) -> str:
     blocks = "head only" if len(stage.trained) == 1 else f"from {stage.trained[0]}"
     awaits = f"\nlower when {stage.awaits} stalls" if stage.awaits else ""
-    return f"{stage.label}\n{blocks}\n{stage.size} px, bs {stage.bs}{awaits}"
+    tried = f"\nprobe of {len(stage.probe.lrs)} rates" if stage.probe else ""
+    tried = "\nrate from a range test" if not stage.candidates else tried
+    return f"{stage.label}\n{blocks}\n{stage.size} px, bs {stage.bs}{awaits}{tried}"
 
 
 def _draw_momenta(plan: Plan, axes: Axes, ends: list[int]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastrecipes.declare.mixing import MixUpCutMix
 from fastrecipes.declare.point import Point, Schedule
 from fastrecipes.declare.stopping import EarlyStop
+from fastrecipes.planning.probing import ProbePlan
 
 __all__ = ["Group", "Plan", "StagePlan"]
 
@@ -34,7 +35,8 @@ class StagePlan:
     """of training; what is left after the last full batch waits for the next epoch's order"""
     schedule: Schedule
     lrs: tuple[float, ...]
-    """top rate of every group, body bottom-up, head last; frozen groups do not use theirs"""
+    """top rate of every group, body bottom-up, head last; frozen groups do not use theirs. Before a probe has chosen:
+    those of its highest candidate, and 1 where a range test is to find them"""
     wd: float | None
     batchnorm: str
     frozen: tuple[str, ...]
@@ -54,6 +56,8 @@ class StagePlan:
     """batches whose gradients make one optimiser step"""
     aug: float | None = None
     """how strongly images are augmented; None: as the recipe's data has it"""
+    probe: ProbePlan | None = None
+    """the rates that are tried at the stage's start; None: its rates are given"""
 
     @property
     def label(self) -> str:
@@ -97,6 +101,13 @@ class StagePlan:
     def trained_lrs(self) -> tuple[float, ...]:
         """Top rates of the groups in `trained`."""
         return self.lrs[self.freeze_to :]
+
+    @property
+    def candidates(self) -> tuple[tuple[float, ...], ...]:
+        """The rates that it may train at, lowest first: one where they are given, none where they are yet to be found."""
+        if self.probe is None:
+            return (self.lrs,)
+        return () if self.probe.finds else self.probe.ends(self.freeze_to)
 
     @property
     def peak(self) -> int:
@@ -159,6 +170,11 @@ class Plan:
     def steps(self) -> int:
         """Optimiser steps of all stages."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def probe_steps(self) -> int:
+        """Optimiser steps of all probes, which come on top."""
+        return sum(stage.probe.steps for stage in self.stages if stage.probe)
 
     @property
     def batches(self) -> int:

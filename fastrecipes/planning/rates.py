@@ -8,7 +8,7 @@ from typing import Any
 from fastrecipes.declare.rates import LayerDecay
 from fastrecipes.errors import RecipeError, did_you_mean
 
-__all__ = ["group_rates"]
+__all__ = ["group_rates", "rate_words"]
 
 
 def group_rates(lr: Any, names: Sequence[str]) -> tuple[float, ...]:
@@ -36,6 +36,23 @@ def group_rates(lr: Any, names: Sequence[str]) -> tuple[float, ...]:
             raise RecipeError(f"{_shown(lr)} has {len(lr)} rates; {groups}: give one rate for each")
         return tuple(map(float, lr))
     return (float(lr),) * len(names)
+
+
+def rate_words(lr: Any) -> str:
+    """A rate as a recipe writes it.
+
+    >>> rate_words(1e-3), rate_words(slice(1e-5, 1e-3)), rate_words([1e-4, 1e-3])
+    ('0.001', 'slice(1e-05, 0.001)', '[0.0001, 0.001]')
+    """
+    if isinstance(lr, LayerDecay):
+        return f"layer_decay(lr={lr.lr:g}, decay={lr.decay:g})"
+    if isinstance(lr, slice):
+        return f"slice({', '.join(f'{end:g}' for end in (lr.start, lr.stop) if end is not None)})"
+    if isinstance(lr, dict):
+        return "{" + ", ".join(f"{name!r}: {rate:g}" for name, rate in lr.items()) + "}"
+    if isinstance(lr, (list, tuple)):
+        return f"[{', '.join(f'{rate:g}' for rate in lr)}]"
+    return f"{lr:g}"
 
 
 def _spread(lr: slice, n: int) -> tuple[float, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fastai.callback.mixup import CutMix, MixHandler, MixUp
@@ -12,6 +13,7 @@ from torch import nn
 from fastrecipes.data.dataset import Dataset, block_of
 from fastrecipes.declare.described import shown
 from fastrecipes.declare.fields import is_declared
+from fastrecipes.declare.rates import Probe
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.errors import RecipeError, did_you_mean
 from fastrecipes.nets.arch import build_net, check_size, find_arch
@@ -21,6 +23,7 @@ from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
 from fastrecipes.planning.plan import Group, Plan, StagePlan
 from fastrecipes.planning.precision import with_precision
+from fastrecipes.planning.probing import probe_plan
 from fastrecipes.planning.rates import group_rates
 from fastrecipes.planning.start import start_file
 
@@ -99,15 +102,27 @@ def _resolved(
     batchnorm = recipe.of(stage, "batchnorm")
     if batchnorm == "frozen" and random:
         batchnorm = "frozen_affine"  # random weights have no statistics that eval mode could use
-    return StagePlan(
+    whole = StagePlan(
         index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs, batches_per_epoch=len(dataset.train) // bs,
-        schedule=recipe.of(stage, "schedule"), lrs=_placed("lr: ", group_rates, stage.lr, names), wd=recipe.of(stage, "wd"),
+        schedule=recipe.of(stage, "schedule"), lrs=(1.0,) * len(names), wd=recipe.of(stage, "wd"),
         batchnorm=batchnorm, frozen=names[:first], trained=names[first:],
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
         aug=_aug(recipe, stage),
     )  # fmt: skip
+    return _placed("lr: ", _with_rates, whole, stage.lr, names)
+
+
+def _with_rates(stage: StagePlan, lr: Any, names: Sequence[str]) -> StagePlan:
+    """The stage at its rates, or with the probe that is to choose them."""
+    if not isinstance(lr, Probe):
+        return replace(stage, lrs=group_rates(lr, names))
+    first = (
+        0 if stage.batchnorm == "train" else stage.freeze_to
+    )  # norm layers of frozen groups train at their groups' rates
+    probe = probe_plan(lr, names, slice(first, None), stage.steps)
+    return replace(stage, probe=probe, lrs=stage.lrs if probe.finds else probe.ends(stage.freeze_to)[1])
 
 
 def _aug(recipe: Recipe, stage: Stage) -> float | None:
@@ -208,6 +223,8 @@ def _notes(recipe: Recipe, stages: tuple[StagePlan, ...], random: bool) -> Itera
             yield f"{stage.label}: patience {patience} in {stage.epochs} epochs: its early stopping cannot stop it"
         if stage.steps < _FEW_STEPS:
             yield f"{stage.label}: only {stage.steps} optimiser steps; the schedule has little room"
+        if stage.probe and 2 * stage.probe.steps > stage.steps:
+            yield f"{stage.label}: its probe takes {stage.probe.steps} steps, the stage {stage.steps}; fewer candidates, or a smaller budget=, cost less"
         yield from _schedule_notes(stage)
 
 
@@ -216,6 +233,7 @@ def _schedule_notes(stage: StagePlan) -> Iterator[str]:
     name, low = type(stage.schedule).__name__, stage.at(0).low
     told = getattr(stage.schedule, "notes", lambda epochs: ())
     yield from (f"{stage.label}: {name}: {text}" for text in told(stage.epochs))
-    rising = [group for group, lr in zip(stage.trained, stage.trained_lrs, strict=True) if lr < low]
+    lowest = [min(lrs) for lrs in zip(*(lrs[stage.freeze_to :] for lrs in stage.candidates), strict=True)]
+    rising = [group for group, lr in zip(stage.trained, lowest, strict=False) if lr < low]
     if rising:
         yield f"{stage.label}: {name}: min={low:g} is above the rate of {', '.join(rising)}, which rises to it"

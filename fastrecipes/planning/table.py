@@ -30,6 +30,7 @@ def _heading(plan: Plan) -> RenderableType:
     grid.add_row("data", f"{escape(clean(plan.source))}: {counts}")
     n = len(plan.stages)
     total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
+    total += f" and {plan.probe_steps:,} of probes" if plan.probe_steps else ""
     if plan.loss:
         grid.add_row("loss", escape(plan.loss))
     grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}{_precision(plan)}")
@@ -70,13 +71,16 @@ def _bs(stage: StagePlan) -> str:
 
 def _rates(stage: StagePlan) -> str:
     """The one rate of all groups, or the lowest and the highest; `_group_rates` tells the rest."""
+    if stage.probe:
+        tops = [max(lrs[stage.freeze_to :]) for lrs in stage.candidates]
+        return f"probe of {tops[0]:.3g} .. {tops[-1]:.3g}" if tops else "probe: to be found"
     low, high = min(stage.trained_lrs), max(stage.trained_lrs)
     return f"{high:.3g}" if low == high else f"{low:.3g} .. {high:.3g}"
 
 
 def _group_rates(plan: Plan) -> Iterator[str]:
     for stage in plan.stages:
-        if len(set(stage.trained_lrs)) > 1:
+        if len(set(stage.trained_lrs)) > 1 and not stage.probe:
             rates = (f"{name} {lr:.3g}" for name, lr in zip(stage.trained, stage.trained_lrs, strict=True))
             yield f"rates of {stage.label}: {escape(', '.join(rates))}"
 
@@ -92,6 +96,8 @@ def _extras(plan: Plan) -> Iterator[str]:
 
 
 def _extras_of(stage: StagePlan) -> Iterator[str]:
+    if stage.probe:
+        yield stage.probe.words(stage.steps)
     yield from (repr(said) for said in (stage.mix, stage.early_stop) if said is not None)
     if stage.aug is not None:
         yield f"augmented with aug={stage.aug:g}"
@@ -104,8 +110,10 @@ def _extras_of(stage: StagePlan) -> Iterator[str]:
 
 
 def _schedule(stage: StagePlan) -> str:
-    """The schedule's name, and the head's rate at the first and the last step."""
+    """The schedule's name, and the head's rate at the first and the last step, of a probe's highest candidate."""
     name = type(stage.schedule).__name__
+    if not stage.candidates:
+        return name
     first, last = (f"{stage.rates(step)[-1]:.2g}" for step in (0, stage.steps - 1))
     if stage.awaits:
         return f"{name} {first}, lower when {stage.awaits} stalls"

@@ -60,10 +60,15 @@ def _value(override: str, text: str) -> Any:
 
 
 def _evaluated(node: ast.expr) -> Any:
-    """The value of a literal or of a call of a word of the vocabulary; nothing else is run."""
+    """The value of a literal, or of a call of a word of the vocabulary, in lists and dicts too; nothing else is run."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _WORDS:
         args = [_evaluated(arg) for arg in node.args]
         return _WORDS[node.func.id](*args, **{kw.arg: _evaluated(kw.value) for kw in node.keywords if kw.arg})
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return (list if isinstance(node, ast.List) else tuple)(map(_evaluated, node.elts))
+    if isinstance(node, ast.Dict) and all(node.keys):
+        keys = [_evaluated(key) for key in node.keys if key is not None]
+        return dict(zip(keys, map(_evaluated, node.values), strict=True))
     return ast.literal_eval(node)
 
 

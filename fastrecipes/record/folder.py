@@ -47,6 +47,7 @@ class RunFolder:
         self.steps = path / "steps.csv"  # one row an optimiser step
         self.predictions = path / "predictions.safetensors"  # of the best epoch, for every validation image
         self.per_class = path / "per_class.csv"
+        self.probes = path / "probes.csv"  # what each candidate rate of a stage's probe came to
         self.bad_images = path / "bad_images.csv"
         self.info: dict[str, Any] = {}
 

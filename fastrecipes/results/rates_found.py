@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fastrecipes.declare.rates import LayerDecay
 from fastrecipes.record.files import write_atomic
+from fastrecipes.train.rising import save_curve
 from fastrecipes.train.suggest import Found
 
 __all__ = ["found_lines", "found_table", "rate_text", "save_found"]
@@ -50,8 +51,10 @@ def found_lines(found: Found, lr: Any) -> Iterator[str]:
         f"it lies between {low:.2g} and {high:.2g}, 8 times of 10)"
     )
     stage, text = found.test.stage, rate_text(lr, found.factor)
-    top = max(stage.trained_lrs)
-    yield f"the recipe has {top:.2g}, which is {_beside(top, found.recommended)}"
+    for lrs in dict.fromkeys(stage.candidates):
+        top = max(lrs[stage.freeze_to :])
+        tries = "has" if stage.probe is None else "probes"
+        yield f"the recipe {tries} {top:.2g}, which is {_beside(top, found.recommended)}"
     yield f'for the recipe: lr={text} in its Stage number {stage.index}, or --set "{stage.label}.lr={text}"'
 
 
@@ -93,12 +96,8 @@ def _times(rate: float, factor: float) -> str:
 
 def save_found(found: Found, folder: Path) -> tuple[Path, Path]:
     """Write lrfind-stages.N.csv (rate, loss, smoothed) and .png; the files' paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = f"lrfind-{found.test.stage.label}"
-    rows = zip(found.test.lrs, found.test.losses, found.test.smoothed, strict=True)
-    lines = ["rate,loss,smoothed", *(",".join(f"{value:.8g}" for value in row) for row in rows)]
-    csv, png = folder / f"{name}.csv", folder / f"{name}.png"
-    write_atomic(csv, ("\n".join(lines) + "\n").encode())
+    csv = save_curve(found.test, folder)
+    png = csv.with_suffix(".png")
     write_atomic(png, _drawn(found))
     return csv, png
 

@@ -109,6 +109,12 @@ class StoredRun:
         return tuple(names[names.index("valid_loss") + 1 : first_rate])
 
     @property
+    def probed(self) -> dict[int, str]:
+        """By stage, the rate that its probe chose, as the recipe gives it; only of probes that have."""
+        rows = self.info.get("probes", [])
+        return {row["stage"]: str(row.get("lr")) for row in rows if row.get("chosen")} if _probes(rows) else {}
+
+    @property
     def best(self) -> Row | None:
         """The epoch with the best monitored value; the first of equals, as in the run itself."""
         rows = [row for row in self.history if _number(row.get(self.monitor))]
@@ -217,6 +223,11 @@ def _planned(plan: dict[str, Any]) -> bool:
     """Whether what readers walk through in a plan is of the kind that a run writes."""
     lists = all(isinstance(plan.get(name, []), list) for name in ("stages", "vocab", "groups"))
     return lists and all(isinstance(stage, dict) for stage in plan.get("stages", []))
+
+
+def _probes(rows: object) -> bool:
+    """Whether the rows are of the kind that a run writes of its probes."""
+    return isinstance(rows, list) and all(isinstance(row, dict) and isinstance(row.get("stage"), int) for row in rows)
 
 
 def _whole(row: Row) -> bool:

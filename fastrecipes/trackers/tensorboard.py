@@ -42,7 +42,7 @@ class TensorBoard:
 
         place = folder.path / "tensorboard"
         shutil.rmtree(place, ignore_errors=True)
-        self._writer = SummaryWriter(str(place))
+        self._writer, self._probes = SummaryWriter(str(place)), folder.probes
         text = folder.recipe.read_text(encoding="utf-8", errors="replace")
         self._writer.add_text("recipe", "    " + text.replace("\n", "\n    "))
         return 0
@@ -57,7 +57,9 @@ class TensorBoard:
         self._writer.flush()
 
     def finish(self, code: int, count: int) -> None:
-        """Close the files."""
+        """What the probes saw, as a text; then close the files."""
+        if self._probes.is_file():
+            self._writer.add_text("probes", "    " + self._probes.read_text(encoding="utf-8").replace("\n", "\n    "))
         self._writer.close()
 
     def state_dict(self) -> dict[str, Any]:

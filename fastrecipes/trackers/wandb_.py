@@ -16,7 +16,7 @@ from typing import Any
 
 from fastrecipes.record.feed import AXES, Numbered
 from fastrecipes.record.folder import RunFolder
-from fastrecipes.trackers.wandb_about import best_of, config_of, pictures_of
+from fastrecipes.trackers.wandb_about import best_of, config_of, pictures_of, probed_of
 
 __all__ = ["Wandb"]
 
@@ -99,7 +99,7 @@ class Wandb:
 
         Raises RuntimeError where the server did not take everything.
         """
-        self._run.summary.update(best_of(self._folder))
+        self._run.summary.update(best_of(self._folder) | probed_of(self._folder))
         media = pictures_of(self._folder) if code == 0 and self._held <= count else {}
         if media:
             self._run.log(media, step=count)

@@ -12,7 +12,7 @@ import numpy as np
 from fastrecipes.record.folder import RunFolder, fingerprint
 from fastrecipes.record.history import less_is_better, read_history
 
-__all__ = ["best_of", "config_of", "pictures_of"]
+__all__ = ["best_of", "config_of", "pictures_of", "probed_of"]
 
 _FOLDERS = re.compile(r"""(?<![\w.])(?:~|\.\.)?/(?:[^/\s'"]+/)*""")
 _CLASSES = 60  # with more, a confusion matrix is no picture any more
@@ -43,6 +43,12 @@ def best_of(folder: RunFolder) -> dict[str, Any]:
     rows = [row for row in rows if isinstance(row.get(monitor), (int, float)) and math.isfinite(row[monitor])]
     best = (min if less_is_better(monitor) else max)(rows, key=lambda row: row[monitor], default=None)
     return {f"best/{name}": best[name] for name in (monitor, "stage", "epoch", "epoch_total")} if best else {}
+
+
+def probed_of(folder: RunFolder) -> dict[str, Any]:
+    """The rates that the run's probes chose, as its summary shows them: probed/stages.0.lr."""
+    rows = folder.info.get("probes", [])
+    return {f"probed/stages.{row['stage']}.lr": _value(str(row["lr"])) for row in rows if row["chosen"]}
 
 
 def pictures_of(folder: RunFolder) -> dict[str, Any]:

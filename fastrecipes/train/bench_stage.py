@@ -20,6 +20,7 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.nets.blocks import modules_of
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.planning.prepare import plan_recipe
+from fastrecipes.train.apart import Unkept
 from fastrecipes.train.bench_loading import check_stage
 from fastrecipes.train.display import counted
 from fastrecipes.train.freezing import groups_of
@@ -27,7 +28,6 @@ from fastrecipes.train.guard import Guard
 from fastrecipes.train.kernels import fast_kernels
 from fastrecipes.train.loss import loss_of
 from fastrecipes.train.ready import Ready, make_ready, planned_as, stage_of
-from fastrecipes.train.rising import NoKeeper
 from fastrecipes.train.schedule import schedule_of
 from fastrecipes.train.state import Position
 from fastrecipes.train.step_clock import PARTS, StepClock, now
@@ -147,7 +147,7 @@ def _fitted(learn: Any, stage: StagePlan, clock: StepClock, ready: Ready | None 
     """One round of a Learner: with `ready` as a run fits it."""
     epochs, cbs = stage.epochs, [clock]
     if ready is not None:
-        learn.begin_at(Position(stage.index), None, NoKeeper(ready.plan.seed), {})
+        learn.begin_at(Position(stage.index), None, Unkept(ready.plan.seed), {})
         cbs += [schedule_of(stage, 1.0), Guard(stage, len(ready.plan.vocab))]
     with learn.no_bar(), learn.no_logging():
         learn.fit(max(2, epochs), lr=list(stage.lrs), wd=stage.wd, cbs=cbs)

@@ -74,9 +74,15 @@ def can_write(out: Path, option: str = "--out") -> Checked:
 
 
 def _disk(ready: Ready, out: Path) -> Checked:
-    """Two checkpoints with an optimiser of two tensors a parameter, the best weights, and those of every stage."""
+    """Two checkpoints with an optimiser of two tensors a parameter, the best weights, and those of every stage.
+
+    A probe of several rounds keeps such states of all that are in its second.
+    """
     weights = sum(t.numel() * t.element_size() for t in ready.net.state_dict().values())
-    need = weights * (2 * 3 + 1 + 1 + len(ready.plan.stages))  # one more while a file is replaced
+    kept = max(
+        (one.candidates for stage in ready.plan.stages if stage.probe for one in stage.probe.rounds[1:2]), default=0
+    )
+    need = weights * (2 * 3 * (1 + kept) + 1 + 1 + len(ready.plan.stages))  # one more while a file is replaced
     near = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(near).free
     if free < need:

@@ -161,6 +161,11 @@ class RunDisplay:
         self.worked, self.trained_for = 0.0, 0.0
         self.bars.update(self.whole, completed=self.batches_done)
 
+    def counting(self, what: str, total: int) -> Callable[[int], None]:
+        """Show work beside the stages' own; the function to call with how much of it is done."""
+        self.bars.reset(self.epoch, description=what, total=total, visible=True, told="")
+        return lambda done: self.bars.update(self.epoch, completed=done)
+
     def callback(self, stage: StagePlan) -> StageDisplay:
         """The fastai callback that reports `stage`."""
         return StageDisplay(self, stage)

@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import errno
+import logging
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastrecipes.data.loaders import ItemError
-from fastrecipes.errors import RunError
+from fastrecipes.errors import RecipeError, RunError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.memory import is_out_of_memory
 
-__all__ = ["told"]
+__all__ = ["in_words", "told"]
+
+log = logging.getLogger("fastrecipes")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def in_words(stage: StagePlan, recipe: Path | None) -> Iterator[None]:
+    """An error of a known kind inside, as a stage trains, comes out in words; its traceback goes to the log file."""
+    try:
+        yield
+    except (KeyboardInterrupt, RecipeError):
+        raise
+    except Exception as e:
+        known = told(e, stage, recipe)
+        if known is None:
+            raise
+        log.debug("%s", "".join(traceback.format_exception(e)))
+        raise known from e
 
 
 def told(error: BaseException, stage: StagePlan | None, recipe: Path | None) -> RunError | None:

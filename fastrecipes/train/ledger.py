@@ -14,6 +14,7 @@ from fastrecipes.record.history import History
 from fastrecipes.record.steps import Steps
 from fastrecipes.train.best import Best
 from fastrecipes.train.display import log
+from fastrecipes.train.probed import Probed
 from fastrecipes.train.stopping import StageBest, Stopper
 
 __all__ = ["Ledger"]
@@ -26,9 +27,10 @@ class Ledger:
         self.plan, self.folder, self.history = plan, folder, History(folder.history)
         self.steps, self.best = Steps(folder.steps), Best(plan.monitor)
         self.slowed, self.stopper, self.stage_best = Slowed(), Stopper(), StageBest()
+        self.probed = Probed(folder.probes)
         self._parts: dict[str, Any] = {
             "history": self.history, "steps": self.steps, "best": self.best, "slowed": self.slowed, "stopper": self.stopper,
-            "stage_best": self.stage_best,
+            "stage_best": self.stage_best, "probed": self.probed,
         }  # fmt: skip
         self._unwritten: dict[str, torch.Tensor] | None = None
         self._predicted: dict[str, torch.Tensor] | None = None

@@ -17,6 +17,7 @@ from fastrecipes.record.checkpoint import load_last, load_weights_file
 from fastrecipes.record.folder import RunFolder, SplitRow
 from fastrecipes.record.steps import copy_steps
 from fastrecipes.train.display import log
+from fastrecipes.train.probed import Probed
 from fastrecipes.train.ready import Ready, from_scratch
 from fastrecipes.train.state import Position
 
@@ -178,6 +179,7 @@ def forked(parent: RunFolder, begin: Begin, ready: Ready, child: RunFolder) -> B
     ledger = begin.ledger | {
         "history": {"rows": rows}, "best": begin.ledger["best"] if kept else {"row": None, "matrix": None},
         "slowed": {"tries": slowed}, "steps": copy_steps(parent.steps, child.steps, steps, before_stage=done),
+        "probed": Probed.before(begin.ledger.get("probed", {}), done),
     }  # fmt: skip
     return Begin(Position(done), ledger, {"model": weights})
 

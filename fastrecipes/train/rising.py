@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
-import random
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from fastai.callback.core import CancelFitException, CancelValidException  # type: ignore[attr-defined]
 from fastai.callback.schedule import ParamScheduler
 from fastai.learner import Recorder
 
 from fastrecipes.planning.plan import StagePlan
-from fastrecipes.train.display import log
+from fastrecipes.record.files import write_atomic
+from fastrecipes.train.apart import Unkept, generators_kept
 from fastrecipes.train.ready import Ready, stage_of
 from fastrecipes.train.state import Position
 
-__all__ = ["DIVERGED", "NoKeeper", "RangeTest", "range_test"]
+__all__ = ["DIVERGED", "RangeTest", "range_test", "save_curve"]
 
 DIVERGED = 4  # times the lowest smoothed loss, as in fastai's LRFinder
 
@@ -52,9 +50,9 @@ def range_test(
     stage's highest rate. The batches are those that its first epochs would see; after the last of an epoch it goes round.
     The network of `ready` and all random generators are as before, however this ends.
     """
-    with _generators_kept():
+    with generators_kept():
         learn: Any = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
-        learn.begin_at(Position(stage.index), None, NoKeeper(ready.plan.seed), {})
+        learn.begin_at(Position(stage.index), None, Unkept(ready.plan.seed), {})
         rising = LrFinder(stage, start, end, num_it, on_step)
         learn.fit(-(-num_it // stage.steps_per_epoch), lr=list(stage.lrs), wd=stage.wd, cbs=[rising])
     return RangeTest(stage, tuple(rising.rates), tuple(rising.losses), tuple(rising.smoothed), num_it, rising.diverged)
@@ -112,36 +110,11 @@ class LrFinder(ParamScheduler):
         raise CancelValidException
 
 
-class NoKeeper:
-    """Stands where a run's `Keeper` stands, and writes nothing."""
-
-    def __init__(self, seed: int) -> None:
-        self.ledger = self.plan = self
-        self.seed = seed
-
-    def loading(self, batches: Iterable[Any]) -> Iterable[Any]:
-        return batches
-
-    def epoch_done(self, learn: Any, *, last: bool) -> bool:
-        return False
-
-    def fell_back(self, what: str) -> None:
-        log.info("note: %s", what)
-
-    def _nothing(self, *_: Any) -> None:
-        pass
-
-    fit_begins = epoch_begins = batch_done = training_done = load_state_dict = _nothing
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Whatever is drawn inside, the generators of Python, numpy and torch go on as if nothing had been."""
-    python, numpy = random.getstate(), np.random.get_state()
-    cuda = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
-    try:
-        with torch.random.fork_rng(devices=range(cuda)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+def save_curve(test: RangeTest, folder: Path) -> Path:
+    """Write lrfind-stages.N.csv (rate, loss, smoothed); the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"lrfind-{test.stage.label}.csv"
+    rows = zip(test.lrs, test.losses, test.smoothed, strict=True)
+    lines = ["rate,loss,smoothed", *(",".join(f"{value:.8g}" for value in row) for row in rows)]
+    write_atomic(path, ("\n".join(lines) + "\n").encode())
+    return path

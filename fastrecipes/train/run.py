@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,12 +27,13 @@ from fastrecipes.train.check import check_ready
 from fastrecipes.train.confusion import Confusion
 from fastrecipes.train.display import LogFile, RunDisplay, log, stderr_console, telling, to_console
 from fastrecipes.train.facts import facts_of
-from fastrecipes.train.faults import told
+from fastrecipes.train.faults import in_words, told
 from fastrecipes.train.guard import Guard
 from fastrecipes.train.keeper import Keeper, Saver
 from fastrecipes.train.kernels import fast_kernels
 from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.predicted import Predicted
+from fastrecipes.train.probing import choose_rates, record_probes
 from fastrecipes.train.ready import Ready, make_ready, stage_of
 from fastrecipes.train.resume import Begin, begin_of, check_same, forked, run_of
 from fastrecipes.train.schedule import schedule_of
@@ -133,11 +133,13 @@ def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Sto
         ready.net.load_state_dict(begin.learner["model"])
     else:
         saver.save(begin.position, {"model": ready.net.state_dict()})
+    ready = record_probes(ready, saver)
     with RunDisplay(ready.plan, console) as display:
         display.begin_at(begin.position)
         while begin.position.stage < len(ready.plan.stages) and not ledger.stopper.run_ended:
+            display.say_stage(ready.plan.stages[begin.position.stage])
+            ready = choose_rates(ready, begin.position.stage, saver, display, stop)
             stage = ready.plan.stages[begin.position.stage]
-            display.say_stage(stage)
             try:
                 _train_stage(ready, stage, begin, Keeper(saver, ledger, stage, display, stop))
             except DivergedError as e:
@@ -168,21 +170,13 @@ def _class_rows(vocab: tuple[str, ...], matrix: Any) -> list[tuple[str, ...]]:
 
 def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -> None:
     """Fit one stage, from its beginning or from inside it; an error of a known kind comes out in words."""
-    try:
+    with in_words(stage, ready.asked.origin.path if ready.asked.origin else None):
         learn = stage_of(ready, stage)
         learn.path = keeper.ledger.folder.path
         learn.begin_at(begin.position, begin.learner if begin.in_stage else None, keeper, begin.keeper or {})
         schedule = schedule_of(stage, keeper.ledger.slowed.factor(stage.index))
         cbs = [schedule, Guard(stage, len(ready.plan.vocab)), Confusion(), Predicted(), keeper.display.callback(stage)]
         learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
-    except (KeyboardInterrupt, RecipeError):
-        raise
-    except Exception as e:
-        in_words = told(e, stage, ready.asked.origin.path if ready.asked.origin else None)
-        if in_words is None:
-            raise
-        log.debug("%s", "".join(traceback.format_exception(e)))
-        raise in_words from e
 
 
 def _rolled_back(ready: Ready, ledger: Ledger, saver: Saver, stage: StagePlan, error: DivergedError) -> Begin:

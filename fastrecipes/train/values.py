@@ -21,7 +21,8 @@ def epoch_values(learn: Any) -> dict[str, float | None] | None:
     if len(learn.recorder.values) != learn.epoch + 1:
         return None
     names = list(learn.recorder.metric_names)[1:-1]  # without fastai's epoch and time
-    values = [*learn.final_record, *([None] * len(names))]
+    untold = [None] if learn.recorder.cancel_train else []  # fastai leaves out the training loss of an epoch cut short
+    values = [*untold, *learn.final_record, *([None] * len(names))]
     return {name: None if value is None else float(value) for name, value in zip(names, values, strict=False)}
 
 

@@ -65,6 +65,7 @@ def _facts(run: StoredRun) -> Iterator[tuple[tuple[str, str], str]]:
     """((kind, path), value) of all that may differ."""
     yield ("recipe", "recipe"), run.recipe
     yield from ((("recipe", path), value) for path, value in run.fields.items())
+    yield from ((("recipe", f"stages.{stage}.lr, probed"), lr) for stage, lr in run.probed.items())
     code = code_of(run)
     yield ("recipe", "functions in recipe.py"), _digest(code) if code else NONE
     yield from _data(run)
