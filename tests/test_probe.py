@@ -19,6 +19,7 @@ from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.callback.training import ShortEpochCallback
 from rich.console import Console
+from run_folders import make_run
 
 from fastrecipes import (
     SGDR,
@@ -273,12 +274,18 @@ def test_find_falls_back_to_decades(tiny: Recipe, tmp_path: Path, monkeypatch: A
 # state
 
 
-@pytest.mark.parametrize(("batches", "number", "code"), [(3, signal.SIGINT, 130), (25, signal.SIGTERM, 143)])
+FIVE = "Probe([1e-1, 3e-2, 1e-2, 1e-3, 1e-4], budget=7)"
+
+
+@pytest.mark.parametrize(
+    ("lr", "batches", "number", "code", "tried"),
+    [(FIVE, 3, signal.SIGINT, 130, 0), (FIVE, 25, signal.SIGTERM, 143, 5), ('Probe("find")', 9, signal.SIGINT, 130, 0)],
+)
 def test_stopped_in_a_probe(
-    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, batches: int, number: int, code: int
-) -> None:
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, lr: str, batches: int, number: int, code: int, tried: int
+) -> None:  # fmt: skip
     """What was tried is kept and not tried again, and the run ends with the weights of the one that was not stopped."""
-    path = recipe_file(("lr=1e-2, size=40", "lr=Probe([1e-1, 3e-2, 1e-2, 1e-3, 1e-4], budget=7), size=40"), ("OneCycle,", "OneCycle, Probe,"))  # fmt: skip
+    path = recipe_file(("lr=1e-2, size=40", f"lr={lr}, size=40"), ("OneCycle,", "OneCycle, Probe,"))  # fmt: skip
     whole = run(load_recipe(path), out=tmp_path / "whole").folder
     plain, seen = Unkept.batch_done, [0]
 
@@ -296,11 +303,10 @@ def test_stopped_in_a_probe(
     assert told.err.splitlines()[-1] == f"error: stopped by {name} in the probe of stages.1; what it has tried is kept"
     (folder,) = (tmp_path / "runs").glob("*/*")
     assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    tried = len(rows_of(folder)) if (folder / "probes.csv").exists() else 0
-    assert tried == (0 if batches == 3 else 5)
+    assert (len(rows_of(folder)) if (folder / "probes.csv").exists() else 0) == tried
     again = cli("run", path, "--resume", folder)
     assert again.code == 0, again.err
-    assert again.err.count("stages.1 probe ") == 7 - tried
+    assert again.err.count("stages.1 probe ") == (7 - tried if lr == FIVE else 0)
     assert same(folder, whole)
     assert (folder / "probes.csv").read_bytes() == (whole / "probes.csv").read_bytes()
 
@@ -338,6 +344,17 @@ def test_report_and_compare_tell_what_was_chosen(cli: Cli, recipe_file: Write, t
     assert "3 for" not in page
     assert "probes 2 rates at its start (0.03, 1e+20): 2 for 2 steps each; 4 steps beside the stage" in page
     assert "it chose 0.03" in page
+
+
+@pytest.mark.parametrize(("tried", "told"), [(None, True), ({"said": [], "lrs": [], "rounds": []}, False)])
+def test_the_doctor_trusts_a_rate_that_was_probed(cli: Cli, tmp_path: Path, tried: Any, told: bool) -> None:
+    """One far above those in use is suspect where it was guessed, not where it was the best of those tried."""
+    folder = make_run(tmp_path, values=[0.3, 0.5, 0.6, 0.7], fields={"opt_func": "adamw()"})
+    info = json.loads((folder / "run.json").read_text())
+    for stage in info["plan"]["stages"]:
+        stage |= {"lrs": [0.5 for _ in stage["lrs"]], "probe": tried}
+    (folder / "run.json").write_text(json.dumps(info))
+    assert ("far above those in use" in cli("doctor", folder).out) is told
 
 
 def test_lrfind_takes_the_place_of_a_probe(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:

@@ -33,9 +33,20 @@ class Cost:
     memory_mb: float
     """peak so far, the stages below included"""
 
+    def epoch(self, stage: StagePlan, n_valid: int) -> float:
+        """Seconds of an epoch, validation included."""
+        return self._seconds(stage, n_valid, stage.batches_per_epoch, 1)
+
     def seconds(self, stage: StagePlan, n_valid: int) -> float:
-        """The whole stage, validation after each epoch included."""
-        return stage.epochs * (stage.batches_per_epoch * self.train_step + -(-n_valid // stage.bs) * self.valid_step)
+        """The whole stage, validation after each epoch included, and its probe."""
+        whole = stage.epochs * self.epoch(stage, n_valid)
+        if stage.probe is None:
+            return whole
+        judged = 0 if stage.probe.finds else sum(one.candidates for one in stage.probe.rounds)
+        return whole + self._seconds(stage, n_valid, stage.probe.steps * stage.accumulate, judged)
+
+    def _seconds(self, stage: StagePlan, n_valid: int, batches: int, validations: int) -> float:
+        return batches * self.train_step + validations * -(-n_valid // stage.bs) * self.valid_step
 
 
 def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console, *, timed: int = 1) -> list[Cost]:
@@ -75,6 +86,8 @@ def measured_table(plan: Plan, costs: Sequence[Cost]) -> RenderableType:
     seconds = [cost.seconds(stage, plan.n_valid) for stage, cost in zip(plan.stages, costs, strict=True)]
     for stage, cost, whole in zip(plan.stages, costs, seconds, strict=True):
         speed, memory = f"{stage.bs / cost.train_step:.0f}", f"{cost.memory_mb:,.0f} MB"
-        table.add_row(stage.label, f"{cost.train_step:.2f}", speed, clock(whole / stage.epochs), clock(whole), memory)
+        table.add_row(
+            stage.label, f"{cost.train_step:.2f}", speed, clock(cost.epoch(stage, plan.n_valid)), clock(whole), memory
+        )
     total = f"about {clock(sum(seconds))} in all on this machine, from two batches of each stage (the second one timed)"
     return Group(table, total)

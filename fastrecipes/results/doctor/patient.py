@@ -45,6 +45,11 @@ class Phase:
         rates = self.plan.get("lrs", ())[len(self.plan.get("frozen", ())) :]
         return max((float(rate) for rate in rates), default=0.0)
 
+    @property
+    def probed(self) -> bool:
+        """Whether the stage itself found its rate to be better than others."""
+        return bool(self.plan.get("probe"))
+
     def values(self, name: str) -> list[float]:
         """A column, without the epochs that have no number there."""
         return [float(row[name]) for row in self.rows if is_number(row.get(name))]

@@ -42,9 +42,9 @@ Sign = tuple[int, str, str, float]  # stage, what it is, the numbers, how sure
 
 
 def _beyond_use(p: Patient, phase: Phase) -> Sign | None:
-    """A rate above those in use, and a network that guesses; or far above them."""
+    """A rate above those in use, and a network that guesses; or far above them, but where it was the best of a probe."""
     usual, guess = _usual(p)[1], at_chance(p)
-    if phase.rate <= usual or not (guess or phase.rate >= FAR * usual):
+    if phase.rate <= usual or not (guess or (phase.rate >= FAR * usual and not phase.probed)):
         return None
     outcome = guess or f"the last {p.score} is {p.all_scores[-1]:.3f}"
     evidence = f"the rate of {phase.label} is {phase.rate:g}, usual are up to {usual:g}; {outcome}"
