@@ -84,12 +84,16 @@ OPTIMISERS = {
     "lion": "lion()",
 }
 
-PROBED = {
-    "lr=1e-2)": "lr=Probe([1e-1, 1e-2, 1e-3, 1e-4, 1e19], budget=7))",
-    "lr=slice(1e-4, 1e-2)": "lr=Probe([slice(1e-4, 1e-2), 1e19, {'body': 1e-4, 'head': 1e-3}], budget=4)",
-    "lr=1e-3, batchnorm": 'lr=Probe("find"), batchnorm',
-    "lr=1e-3, mix": "lr=Probe([1e-3, 1e-2, 1e-4, 1e-5], budget=3), mix",
-}
+PROBED = """    stages=[
+        Stage(epochs=1, unfreeze="head", lr=Probe([1e-1, 1e-2, 1e-3, 1e19, 1e-4], budget=3), cbs=[MixUp(0.4), GradientClip(1.0)]),
+        Stage(epochs=1, unfreeze=1, lr=Probe("find"), batchnorm="train"),
+        Stage(
+            epochs=2, unfreeze="all", lr=Probe([1e-3, slice(1e-4, 1e-2), {{"body": 1e-4, "head": 1e-3}}], budget=2), size=40,
+            mix=MixUpCutMix(), ema=0.9, accumulate=2, cbs=[EarlyStoppingCallback(patience=2)],
+        ),
+    ],
+)
+"""
 PRECISIONS = {"lamb": "fp16", "radam": "fp16", "lion": "bf16"}
 
 
@@ -333,11 +337,8 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
         path = place / f"{name}.py"
         path.write_text(WRITTEN.format(name=name, source=str(photos), opt=opt, precision=PRECISIONS.get(name, "fp32")))
         yield name, ["run", str(path)]
-    text = WRITTEN.format(name="probe", source=str(photos), opt="Adam", precision="fp32")
-    for given, probed in PROBED.items():
-        assert text.count(given) == 1, given
-        text = text.replace(given, probed)
-    (place / "probe.py").write_text(text)
+    text = WRITTEN.partition("    stages=[")[0] + PROBED
+    (place / "probe.py").write_text(text.format(name="probe", source=str(photos), opt="Adam", precision="fp32"))
     yield "probe", ["run", str(place / "probe.py")]
     shown = ["--wandb", "campaign", "--wandb-mode", "offline", "--tensorboard"]
     yield "trackers", ["run", str(place / "adam.py"), *shown]
