@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import Told
 
 from fastrecipes import load_recipe
@@ -14,6 +15,8 @@ from fastrecipes.results.loading import loading_advice, loading_table
 from fastrecipes.train import bench_loading as bench
 from fastrecipes.train.bench_loading import Benched, Loader, Loading, bench_loading, loaders_to_try
 from fastrecipes.train.display import stderr_console
+from fastrecipes.train.learner import try_on
+from fastrecipes.train.ready import make_ready, stage_of
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
@@ -47,6 +50,18 @@ def test_another_stage_and_overrides(recipe_file: Write) -> None:
     assert len(one.rounds) == 3
     assert min(one.decoded, one.transformed, one.trained, done.network) > 0
     assert 0 < one.waited < 1
+
+
+def test_the_network_is_timed_on_plain_tensors(recipe_file: Write) -> None:
+    """As a fit gives them to it: fastai's own types take each operation through Python."""
+    recipe = load_recipe(recipe_file())
+    ready = make_ready(recipe, 0, stderr_console())
+    learn = stage_of(ready, ready.plan.stages[0])
+    seen: list[type] = []
+    next(learn.model.children()).register_forward_pre_hook(lambda _, x: seen.append(type(x[0])))
+    batch = learn.dls.train.one_batch()
+    assert try_on(learn, batch, train=True) > 0
+    assert seen == [torch.Tensor] != [type(batch[0])]
 
 
 def test_what_is_tried() -> None:

@@ -263,7 +263,7 @@ def try_batch(learn: StageLearner, *, train: bool) -> float:
 
 def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
     """The same for a `batch` that was loaded before."""
-    xb, *yb = batch
+    xb, *yb = (t.as_subclass(torch.Tensor) if isinstance(t, torch.Tensor) else t for t in batch)  # as a fit has them
     learn.model.train(train)
     if train and hasattr(learn, "frozen_eval"):
         learn.frozen_eval.before_train()
