@@ -37,7 +37,9 @@ from fastrecipes import (
 from fastrecipes.declare.point import Schedule
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.record.checkpoint import load_checkpoint
+from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.history import read_history
+from fastrecipes.trackers.wandb_about import probed_of
 from fastrecipes.train import probing
 from fastrecipes.train.apart import Unkept
 from fastrecipes.train.probed import Probed
@@ -118,8 +120,8 @@ def test_the_plan_tells_of_it(cli: Cli, recipe_file: Write, tmp_path: Path) -> N
     assert "88 optimiser steps and 78 of probes" in text
     assert "probe of 0.001 .. 0.03" in text
     assert "probe: to be found" in text
-    assert "stages.0: probes 3 rates at its start (0.03, 0.01, 0.001): 3 for 16 steps each; 48 steps beside the stage's 80" in text  # fmt: skip
-    assert "stages.1: probes at its start: a range test of 30 steps beside the stage's 8 finds the rate" in text
+    assert "stages.0: probes 3 rates at its start (0.03, 0.01, 0.001): 3 for 16 steps each; 48 steps and 3 validations, the stage itself takes 80 and 20" in text  # fmt: skip
+    assert "stages.1: probes at its start: a range test of 30 steps finds the rate; the stage itself takes 8" in text
     assert "note: stages.1: its probe takes 30 steps, the stage 8; fewer candidates, or a smaller budget=, cost less" in text  # fmt: skip
     assert (tmp_path / "plan.png").stat().st_size > 10_000
 
@@ -330,6 +332,24 @@ def test_a_fork_keeps_the_choices_of_the_stages_that_it_keeps(cli: Cli, recipe_f
 # where it is shown
 
 
+def test_trackers_tell_what_was_chosen(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:
+    """W&B's summary has the rates, under the names of `--set`; TensorBoard a text with all that was tried."""
+    path = recipe_file(("lr=3e-2", "lr=Probe([3e-2, 1e20], budget=2)"), ("OneCycle,", "OneCycle, Probe,"))
+    words = ["--tensorboard", "--wandb", "cars", "--wandb-mode", "offline"]
+    told = cli("run", path, "--out", tmp_path / "runs", *words)
+    assert told.code == 0, told.err
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    assert probed_of(RunFolder.open(folder)) == {"probed/stages.0.lr": 0.03}
+    assert b"probed/stages.0.lr" in b"".join(file.read_bytes() for file in folder.glob("wandb/*/*.wandb"))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    (event,) = events.Tensors("probes/text_summary")
+    lines = event.tensor_proto.string_val[0].decode().splitlines()
+    assert [line.strip() for line in lines if line.strip()] == (folder / "probes.csv").read_text().splitlines()
+
+
 def test_report_and_compare_tell_what_was_chosen(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:
     """A line of the comparison where two runs' probes chose other rates; the report's plan has the rates that trained."""
     path = recipe_file(("lr=3e-2", "lr=Probe([3e-2, 1e-2], budget=2)"), ("OneCycle,", "OneCycle, Probe,"))
@@ -342,7 +362,7 @@ def test_report_and_compare_tell_what_was_chosen(cli: Cli, recipe_file: Write, t
     page = (one / "report.html").read_text()
     assert "0.03 (probed)" in page
     assert "3 for" not in page
-    assert "probes 2 rates at its start (0.03, 1e+20): 2 for 2 steps each; 4 steps beside the stage" in page
+    assert "probes 2 rates at its start (0.03, 1e+20): 2 for 2 steps each; 4 steps and 2 validations" in page
     assert "it chose 0.03" in page
 
 

@@ -48,18 +48,23 @@ class ProbePlan:
         """Optimiser steps of all candidates, where none diverges."""
         return sum(one.candidates * one.steps for one in self.rounds)
 
+    @property
+    def validations(self) -> int:
+        """How often the validation images are gone through."""
+        return 0 if self.finds else sum(one.candidates for one in self.rounds)
+
     def ends(self, first: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The rates of the lowest and of the highest candidate, by the highest of its groups from number `first` on."""
         ordered = sorted(self.lrs, key=lambda rates: max(rates[first:]))
         return ordered[0], ordered[-1]
 
-    def words(self, stage_steps: int) -> str:
-        """What it does and costs, beside a stage of so many steps."""
-        cost = f"{self.steps:,} steps beside the stage's {stage_steps:,}"
+    def words(self, steps: int, epochs: int) -> str:
+        """What it does and costs, in a stage of so many steps and epochs."""
         if self.finds:
-            return f"probes at its start: a range test of {cost} finds the rate"
+            return f"probes at its start: a range test of {self.steps:,} steps finds the rate; the stage itself takes {steps:,}"
         rounds = [f"{one.candidates} for {one.steps} step{'s' if one.steps > 1 else ''}" for one in self.rounds]
-        return f"probes {len(self.lrs)} rates at its start ({', '.join(self.said)}): {', then the best '.join(rounds)} each; {cost}"
+        tried = f"{len(self.lrs)} rates at its start ({', '.join(self.said)}): {', then the best '.join(rounds)} each"
+        return f"probes {tried}; {self.steps:,} steps and {self.validations} validations, the stage itself takes {steps:,} and {epochs}"
 
 
 def probe_plan(probe: Probe, names: Sequence[str], used: slice, stage_steps: int) -> ProbePlan:

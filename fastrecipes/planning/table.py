@@ -97,7 +97,7 @@ def _extras(plan: Plan) -> Iterator[str]:
 
 def _extras_of(stage: StagePlan) -> Iterator[str]:
     if stage.probe:
-        yield stage.probe.words(stage.steps)
+        yield stage.probe.words(stage.steps, stage.epochs)
     yield from (repr(said) for said in (stage.mix, stage.early_stop) if said is not None)
     if stage.aug is not None:
         yield f"augmented with aug={stage.aug:g}"

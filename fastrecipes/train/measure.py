@@ -42,8 +42,7 @@ class Cost:
         whole = stage.epochs * self.epoch(stage, n_valid)
         if stage.probe is None:
             return whole
-        judged = 0 if stage.probe.finds else sum(one.candidates for one in stage.probe.rounds)
-        return whole + self._seconds(stage, n_valid, stage.probe.steps * stage.accumulate, judged)
+        return whole + self._seconds(stage, n_valid, stage.probe.steps * stage.accumulate, stage.probe.validations)
 
     def _seconds(self, stage: StagePlan, n_valid: int, batches: int, validations: int) -> float:
         return batches * self.train_step + validations * -(-n_valid // stage.bs) * self.valid_step

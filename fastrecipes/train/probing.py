@@ -40,7 +40,7 @@ def choose_rates(ready: Ready, index: int, saver: Saver, display: RunDisplay, st
     stage, probed = ready.plan.stages[index], saver.ledger.probed
     if stage.probe is None or str(index) in probed.lrs:
         return ready
-    log.info("%s: %s", stage.label, stage.probe.words(stage.steps))
+    log.info("%s: %s", stage.label, stage.probe.words(stage.steps, stage.epochs))
     one = _Probing(ready, stage, stage.probe, saver, display, stop)
     with in_words(stage, ready.asked.origin.path if ready.asked.origin else None):
         one.find() if stage.probe.finds else one.compare()
@@ -83,7 +83,7 @@ class _Probing:
         names = (*self.stage.frozen, *self.stage.trained)
         self.probe = probe_plan(Probe(list(DECADES)), names, slice(None), self.stage.steps)
         if len(rows) == 1:
-            log.info("%s: %s", self.stage.label, self.probe.words(self.stage.steps))
+            log.info("%s: %s", self.stage.label, self.probe.words(self.stage.steps, self.stage.epochs))
         self.compare()
 
     def _range_test(self) -> None:

@@ -74,7 +74,7 @@ def _known(run: StoredRun, stage: StagePlan) -> bool:
 
 def _probe(run: StoredRun, stage: StagePlan) -> str:
     """What the stage's probe was to do, and what came of it."""
-    said = stage.probe.words(stage.steps) if stage.probe else ""
+    said = stage.probe.words(stage.steps, stage.epochs) if stage.probe else ""
     return f"{said}; {f'it chose {run.probed[stage.index]}' if _known(run, stage) else 'it has not chosen yet'}"
 
 
