@@ -272,6 +272,14 @@ def test_frozen_groups_carry_no_state(recipe_file: Write, tmp_path: Path) -> Non
     assert held == [2, len(list(done.net.parameters()))]
 
 
+@pytest.mark.parametrize("opt", [sgd(), adamw(), timm_optimiser("adan")], ids=shown)
+def test_hypers_are_read_as_fastai_reads_them(opt: Any) -> None:
+    """Those of the decaying groups, names and values."""
+    net, groups = small_net()
+    ready = made(opt, net, groups)
+    assert ready.hypers == list(OptimWrapper.hypers.fget(ready))[:2]
+
+
 def test_a_layer_group_stays_one_to_fastai() -> None:
     """Rates, momenta and weight decay are set by layer group and reach both of torch's groups, but for the decay."""
     net, groups = small_net()
