@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "clean", "did_you_mean"]
+__all__ = ["DivergedError", "PrunedError", "RecipeError", "RunError", "StoppedError", "clean", "did_you_mean"]
 
 
 class RecipeError(Exception):
@@ -40,6 +40,10 @@ class StoppedError(RunError):
     def __init__(self, *problems: str, exit_code: int = 130) -> None:
         super().__init__(*problems)
         self.exit_code = exit_code
+
+
+class PrunedError(StoppedError):
+    """A sweep ended the run, whose values are worse than those of others so far; its state was written."""
 
 
 def clean(text: str) -> str:

@@ -28,7 +28,7 @@ from fastrecipes.declare.rules import (
 from fastrecipes.declare.schedules import OneCycle
 from fastrecipes.declare.stopping import EarlyStop
 
-__all__ = ["BAD_IMAGES", "BATCHNORM", "PRECISIONS", "Origin", "Recipe", "Stage", "scaled"]
+__all__ = ["BAD_IMAGES", "BATCHNORM", "PRECISIONS", "Origin", "Recipe", "Stage", "first_stages", "scaled"]
 
 BATCHNORM = ("train", "frozen_affine", "frozen")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -228,3 +228,8 @@ def scaled(recipe: Recipe, factor: float) -> Recipe:
     """
     stages = [replace(stage, epochs=max(1, round(stage.epochs * factor))) for stage in recipe.stages]
     return replace(recipe, stages=stages)
+
+
+def first_stages(recipe: Recipe, n: int) -> Recipe:
+    """The same recipe without the stages from number `n` on."""
+    return replace(recipe, stages=list(recipe.stages)[:n])

@@ -23,6 +23,7 @@ from fastrecipes.errors import RecipeError
 from fastrecipes.record.files import sha256, write_atomic
 
 __all__ = [
+    "has_last",
     "holds",
     "load_checkpoint",
     "load_last",
@@ -87,6 +88,11 @@ def load_last(folder: Path) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     if found:
         raise RecipeError(*problems, f"checkpoint: no whole one is left in {folder}; start again without --resume")
     return None, ()
+
+
+def has_last(folder: Path) -> bool:
+    """Whether a state was ever written to `folder`."""
+    return any((folder / name).exists() for name in (_LAST, _PREVIOUS))
 
 
 def holds(value: object) -> bool:

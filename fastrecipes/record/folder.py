@@ -69,6 +69,15 @@ class RunFolder:
         raise RunError(f"--out {out}: no free name for a run of {recipe} at {started}")
 
     @classmethod
+    def named(cls, path: Path) -> RunFolder:
+        """Make a new run folder at `path`; what a process left there that died as it made it is taken over."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            return cls(path)._laid_out()
+        except OSError as e:
+            raise RunError(f"{path}: cannot be made ({e.strerror}); give --out a folder that can be written") from e
+
+    @classmethod
     def open(cls, path: Path) -> RunFolder:
         """A run folder that is there. Raises `RecipeError` where `path` is none, or one of another layout."""
         folder = cls(path)
@@ -98,7 +107,7 @@ class RunFolder:
                 folder = cls.open(info.parent)
             except RecipeError:
                 continue
-            if folder.info.get("status") != "finished":
+            if folder.info.get("status") not in ("finished", "pruned"):
                 return folder
         raise RecipeError(f"--resume: no unfinished run in {out / recipe}; leave --resume out to start one")
 
@@ -111,8 +120,8 @@ class RunFolder:
         return _read(self.per_class, CLASS_COLUMNS)
 
     def _laid_out(self) -> RunFolder:
-        self.checkpoints.mkdir()
-        self.plots.mkdir()
+        self.checkpoints.mkdir(exist_ok=True)
+        self.plots.mkdir(exist_ok=True)
         self.update(layout=LAYOUT, status="starting")
         return self
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fastrecipes.errors import RecipeError, RunError
@@ -16,7 +17,7 @@ try:
 except ImportError:  # no such locks on this system: the file alone has to do
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["held", "locked"]
+__all__ = ["held", "locked", "waiting"]
 
 _OURS: set[str] = set()  # lock files that this process holds: closing one that was opened again would give it up
 
@@ -39,6 +40,28 @@ def locked(path: Path) -> Iterator[str | None]:
         _OURS.discard(os.path.realpath(path))
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def waiting(path: Path, seconds: float, told: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+    """Hold the lock file `path`, and wait for it where another process has it, looking every few `seconds`.
+
+    `told` is called once, with who holds it. Raises `RunError` where the file cannot be made.
+    """
+    with ExitStack() as stack:
+        said = False
+        while True:
+            try:
+                stack.enter_context(locked(path))
+                break
+            except RunError:
+                raise
+            except RecipeError as e:
+                if not said:
+                    told(str(e))
+                said = True
+                time.sleep(seconds)
+        yield
 
 
 def held(path: Path) -> bool:

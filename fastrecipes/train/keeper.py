@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastrecipes.errors import StoppedError
+from fastrecipes.errors import PrunedError, StoppedError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.record.checkpoint import save_last
 from fastrecipes.trackers.tracking import Tracking
@@ -101,13 +101,13 @@ class Keeper:
         """After a batch, of training or of validation; `batch` counts from 1."""
         position = Position(self.stage.index, learn.epoch, batch)
         if not learn.training:
-            if self.stop.asked:
+            if self.stop.wanted:
                 self._stop(Position(self.stage.index, learn.epoch, len(learn.dls.train)), self._trained)
             return
         self.images += len(learn.yb[0]) if len(learn.yb) else 0
         if not learn.n_waiting:
             self.ledger.steps.add(self._step(learn))
-        if self.stop.asked:
+        if self.stop.wanted:
             self._stop(position, learner_state(learn))
         if batch < learn.n_iter and self.saver.due(epoch_ends=False):
             self._tell_lost(learn)
@@ -130,10 +130,11 @@ class Keeper:
             best = self.ledger.offer(self.stage, row, kept_net(learn), matrix, predicted)
             self.display.say_epoch(self.stage, row, best)
             ended = self.ledger.stopper.after(self.stage, row)
+            self.stop.look(self.ledger.history.rows)
         if last or ended:
             return ended  # the stage's end writes its own
         position = Position(self.stage.index, learn.epoch + 1)
-        if self.stop.asked:
+        if self.stop.wanted:
             self._stop(position, learner_state(learn))
         if self.saver.due(epoch_ends=True):
             self._tell_lost(learn)
@@ -146,8 +147,10 @@ class Keeper:
 
     def _stop(self, position: Position, state: dict[str, Any]) -> None:
         self.saver.save(position, state, self.state_dict() if position.batch else None)
-        name = self.stop.asked.name if self.stop.asked else ""
         place = f"{self.stage.label} epoch {position.epoch + 1}, batch {position.batch}"
+        if self.stop.asked is None:
+            raise PrunedError(f"pruned at {place}: {self.stop.why}; its state is written")
+        name = self.stop.asked.name
         raise StoppedError(f"stopped by {name} at {place}; its state is written", exit_code=self.stop.exit_code)
 
     def _tell_lost(self, learn: Any) -> None:

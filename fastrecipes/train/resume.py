@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +11,22 @@ from typing import Any
 from fastrecipes.data.dataset import Dataset
 from fastrecipes.declare.described import described
 from fastrecipes.errors import RecipeError
-from fastrecipes.planning.plan import Plan
-from fastrecipes.record.checkpoint import load_last, load_weights_file
+from fastrecipes.record.checkpoint import load_last
 from fastrecipes.record.folder import RunFolder, SplitRow
-from fastrecipes.record.steps import copy_steps
 from fastrecipes.train.display import log
-from fastrecipes.train.probed import Probed
 from fastrecipes.train.ready import Ready, from_scratch
 from fastrecipes.train.state import Position
 
-__all__ = ["Begin", "begin_of", "check_same", "forked"]
+__all__ = [
+    "Begin",
+    "begin_of",
+    "changed_code",
+    "changed_data",
+    "changed_fields",
+    "check_same",
+    "other_conditions",
+    "run_of",
+]
 
 _NOT_COMPARED = ("source",)  # the data itself is compared, wherever it lies now
 _SHOWN = 3
@@ -67,27 +72,28 @@ def check_same(folder: RunFolder, ready: Ready) -> Ready:
     if info.get("from_scratch"):
         ready = from_scratch(ready)
     rows = folder.read_split()
-    problems = [f"recipe: {text}" for text in _changed_fields(info.get("fields", {}), described(ready.asked))]
-    problems = problems or list(_changed_code(folder, ready))
-    problems += _changed_data(rows, ready.dataset)
+    problems = [f"recipe: {text}" for text in changed_fields(info.get("fields", {}), described(ready.asked))]
+    problems = problems or list(changed_code(folder, ready))
+    problems += changed_data(rows, ready.dataset)
     vocab = tuple(info.get("plan", {}).get("vocab", ()))
     if vocab != ready.plan.vocab and not problems:
         problems.append(f"data: the classes changed: {list(vocab)} → {list(ready.plan.vocab)}")
     if problems:
         hint = "to go on as it began, restore this; --fork starts a new run from it"
         raise RecipeError(*(f"--resume {folder.path}: {problem}" for problem in problems), f"--resume: {hint}")
-    for text in _other_conditions(info, ready):
+    for text in other_conditions(info, ready):
         log.warning("WARNING: %s; the run goes on, but not bit for bit as it would have", text)
     return replace(ready, dataset=_split_as(rows, ready.dataset))
 
 
-def _changed_fields(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+def changed_fields(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    """The fields of a recipe that are others now, with both values."""
     for name in sorted({*was, *now} - set(_NOT_COMPARED)):
         if was.get(name) != now.get(name):
             yield f"{name} {was.get(name, 'not given')} → {now.get(name, 'not given')}"
 
 
-def _changed_code(folder: RunFolder, ready: Ready, *, beside_fields: bool = False) -> Iterator[str]:
+def changed_code(folder: RunFolder, ready: Ready, *, beside_fields: bool = False) -> Iterator[str]:
     """Code that no field shows, such as the body of `data`; with `beside_fields`, without what the fields do show.
 
     Only parsed: a run folder's recipe is never run.
@@ -116,7 +122,8 @@ def _says_nothing(node: ast.stmt, beside_fields: bool) -> bool:
     return beside_fields and names == ["recipe"] and not any(isinstance(n, ast.Lambda) for n in ast.walk(node))
 
 
-def _changed_data(rows: Sequence[SplitRow], dataset: Dataset) -> Iterator[str]:
+def changed_data(rows: Sequence[SplitRow], dataset: Dataset) -> Iterator[str]:
+    """What of the data is another one now than the recorded split has it."""
     was = {row.item: row for row in rows}
     now = {row[0]: SplitRow(*row) for row in dataset.rows()}
     both = [key for key in was if key in now]
@@ -144,7 +151,7 @@ def _split_as(rows: Sequence[SplitRow], dataset: Dataset) -> Dataset:
     return replace(dataset, train=train, valid=valid)
 
 
-def _other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
+def other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
     """What rounds otherwise: other versions, another device, another number of threads."""
     from fastrecipes.train.facts import facts_of
 
@@ -154,71 +161,6 @@ def _other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
     for name, value in is_.items():
         if was.get(name) != value:
             yield f"{name} was {was.get(name)} when the run began and is {value} now"
-
-
-def forked(parent: RunFolder, begin: Begin, ready: Ready, child: RunFolder) -> Begin:
-    """Where a new run in `child` begins that takes over the finished stages of `parent`, with whatever changed since.
-
-    The stage under way is taken over too where nothing that it depends on changed, else it starts anew from the
-    weights of the stage before. Raises `RecipeError` where the weights cannot fit.
-    """
-    _check_fits(parent, begin, ready.plan)
-    done, steps = begin.position.stage, (begin.ledger or {}).get("steps", {}).get("count", 0)
-    if _same_so_far(parent, begin, ready):
-        _copy_weights(parent, child, done, best=True)
-        copy_steps(parent.steps, child.steps, steps)
-        return begin
-    if done == 0 or begin.ledger is None:
-        return Begin()
-    rows = [row for row in begin.ledger["history"]["rows"] if row["stage"] < done]
-    best = begin.ledger["best"]["row"]
-    kept = best is not None and best["stage"] < done
-    slowed = [one for one in begin.ledger["slowed"]["tries"] if one["stage"] < done]
-    _copy_weights(parent, child, done, best=kept)
-    weights, _ = load_weights_file(parent.checkpoints / f"stages.{done - 1}.safetensors")
-    ledger = begin.ledger | {
-        "history": {"rows": rows}, "best": begin.ledger["best"] if kept else {"row": None, "matrix": None},
-        "slowed": {"tries": slowed}, "steps": copy_steps(parent.steps, child.steps, steps, before_stage=done),
-        "probed": Probed.before(begin.ledger.get("probed", {}), done),
-    }  # fmt: skip
-    return Begin(Position(done), ledger, {"model": weights})
-
-
-def _check_fits(parent: RunFolder, begin: Begin, plan: Plan) -> None:
-    was = parent.info.get("plan", {})
-    n = len(plan.stages)
-    if begin.position.stage >= n:
-        raise RecipeError(
-            f"--fork {parent.path}: {begin.position.stage} of its stages are done, and the recipe has {n} now"
-        )
-    if was.get("arch") != plan.arch:
-        raise RecipeError(f"--fork {parent.path}: arch {was.get('arch')} → {plan.arch}: its weights do not fit")
-    if tuple(was.get("vocab", ())) != plan.vocab:
-        raise RecipeError(f"--fork {parent.path}: its classes {was.get('vocab')} are not the data's {list(plan.vocab)}")
-
-
-def _same_so_far(parent: RunFolder, begin: Begin, ready: Ready) -> bool:
-    """Whether nothing changed that the stage under way depends on: recipe, that stage, code, data."""
-    own = f"stages.{begin.position.stage}."
-    was, now = (
-        {k: v for k, v in fields.items() if not k.startswith("stages.") or k.startswith(own)}
-        for fields in (parent.info.get("fields", {}), described(ready.asked))
-    )
-    code = _changed_code(parent, ready, beside_fields=True)
-    data = _changed_data(parent.read_split(), ready.dataset)
-    return not (list(_changed_fields(was, now)) or list(code) or list(data))
-
-
-def _copy_weights(parent: RunFolder, child: RunFolder, done: int, *, best: bool) -> None:
-    names = [f"stages.{i}" for i in range(done)] + (["best"] if best else [])
-    for name in names:
-        source = parent.checkpoints / f"{name}.safetensors"
-        if source.exists():
-            load_weights_file(source)  # a damaged one is not handed on
-            shutil.copyfile(source, child.checkpoints / source.name)
-    if best and parent.predictions.exists():
-        load_weights_file(parent.predictions)
-        shutil.copyfile(parent.predictions, child.predictions)
 
 
 def run_of(out: Path, recipe: str, given: str | Path | bool) -> RunFolder:

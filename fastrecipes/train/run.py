@@ -15,9 +15,10 @@ from torch import nn
 
 from fastrecipes.declare.described import described
 from fastrecipes.declare.recipe import Recipe
-from fastrecipes.errors import DivergedError, RecipeError, StoppedError
+from fastrecipes.errors import DivergedError, PrunedError, RecipeError, StoppedError
 from fastrecipes.planning.metrics import per_class
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.record.checkpoint import has_last
 from fastrecipes.record.files import sweep
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.lock import locked
@@ -28,6 +29,7 @@ from fastrecipes.train.confusion import Confusion
 from fastrecipes.train.display import LogFile, RunDisplay, log, stderr_console, telling, to_console
 from fastrecipes.train.facts import facts_of
 from fastrecipes.train.faults import in_words, told
+from fastrecipes.train.forking import Branch, check_trunk, forked
 from fastrecipes.train.guard import Guard
 from fastrecipes.train.keeper import Keeper, Saver
 from fastrecipes.train.kernels import fast_kernels
@@ -35,7 +37,7 @@ from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.predicted import Predicted
 from fastrecipes.train.probing import choose_rates, record_probes
 from fastrecipes.train.ready import Ready, make_ready, stage_of
-from fastrecipes.train.resume import Begin, begin_of, check_same, forked, run_of
+from fastrecipes.train.resume import Begin, begin_of, check_same, run_of
 from fastrecipes.train.schedule import schedule_of
 from fastrecipes.train.state import Position
 from fastrecipes.train.stop import Stop
@@ -58,7 +60,7 @@ class Run:
 def run(
     recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, resume: str | Path | bool = False,
     fork: bool = False, checkpoint_every: float | None = None, trackers: Sequence[Tracker] = (),
-    at_end: Callable[[Path], Any] = lambda _: None, console: Console | None = None,
+    at_end: Callable[[Path], Any] = lambda _: None, console: Console | None = None, branch: Branch | None = None,
 ) -> Run:  # fmt: skip
     """Train `recipe` and keep everything in a folder below `out`.
 
@@ -69,6 +71,7 @@ def run(
     one, with whatever has changed in recipe or data since.
     `checkpoint_every`: minutes between checkpoints inside an epoch; None: 5, and never more than 1 % of the time.
     `at_end`: called with the run folder when the training is done, before trackers take what lies in it.
+    `branch`: the run is part of a sweep; with `fork`, `resume` is a finished run of this recipe's first stages.
     `trackers`: where the run is shown beside its folder (`fastrecipes.trackers`); one that fails does not end the run.
 
     Raises `RecipeError` before anything is written, `RunError` after (`DivergedError`, and `StoppedError` by a signal).
@@ -92,21 +95,17 @@ def run(
             folder = unborn
         elif parent is None or fork:
             check_ready(ready, Path(out), console)
-            folder = RunFolder.create(Path(out), ready.plan.recipe)
+            folder = _new_folder(Path(out), ready.plan.recipe, branch)
             _take(folder, held)
-            try:
-                begin = forked(parent, begin, ready, folder) if parent is not None else begin
-            except RecipeError:
-                folder.remove()
-                raise
+            begin = _taken_over(parent, begin, ready, folder, branch) if parent is not None else begin
         else:
             folder, ready = parent, check_same(parent, ready)
             if begin.learner is None:  # stopped before its first checkpoint
                 ready = make_ready(recipe, workers, console, precision=precision)
         with (
             LogFile(folder.log) as file, telling(file, "%(asctime)s %(message)s"),
-            recorded(folder, ready, parent, begin, [word for tracker in trackers for word in tracker.words]),
-            Stop().listening() as stop, Tracking(trackers, folder).running() as tracking,
+            recorded(folder, ready, parent, begin, [word for tracker in trackers for word in tracker.words], branch),
+            (branch.stop if branch is not None else Stop()).listening() as stop, Tracking(trackers, folder).running() as tracking,
         ):  # fmt: skip
             saver = Saver(folder.checkpoints, Ledger(ready.plan, folder), checkpoint_every, tracking)
             with fast_kernels(ready.device):
@@ -114,6 +113,21 @@ def run(
             at_end(folder.path)
         file.check()
         return done
+
+
+def _new_folder(out: Path, recipe: str, branch: Branch | None) -> RunFolder:
+    return RunFolder.create(out, recipe) if branch is None else RunFolder.named(out / recipe / branch.id)
+
+
+def _taken_over(parent: RunFolder, begin: Begin, ready: Ready, folder: RunFolder, branch: Branch | None) -> Begin:
+    """Where the new run in `folder` begins, which goes away again where it cannot take over what `parent` has done."""
+    try:
+        if branch is not None:
+            check_trunk(parent, ready)
+        return forked(parent, begin, ready, folder)
+    except RecipeError:
+        folder.remove()
+        raise
 
 
 def _take(folder: RunFolder, held: ExitStack) -> None:
@@ -132,7 +146,9 @@ def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Sto
         ledger.load_state_dict(begin.ledger)
         ready.net.load_state_dict(begin.learner["model"])
     else:
-        saver.save(begin.position, {"model": ready.net.state_dict()})
+        ledger.history.load_state_dict({"rows": []})  # of a run that takes another's over and was killed at once
+    if not has_last(folder.checkpoints):
+        saver.save(begin.position, begin.learner or {"model": ready.net.state_dict()}, begin.keeper)
     ready = record_probes(ready, saver)
     with RunDisplay(ready.plan, console) as display:
         display.begin_at(begin.position)
@@ -206,7 +222,12 @@ def _rolled_back(ready: Ready, ledger: Ledger, saver: Saver, stage: StagePlan, e
 
 @contextmanager
 def recorded(
-    folder: RunFolder, ready: Ready, parent: RunFolder | None, begin: Begin, words: Sequence[str] = ()
+    folder: RunFolder,
+    ready: Ready,
+    parent: RunFolder | None,
+    begin: Begin,
+    words: Sequence[str] = (),
+    branch: Branch | None = None,
 ) -> Iterator[None]:
     """Keep run.json true to what happens: running, then finished, stopped, diverged or failed, and why.
 
@@ -218,12 +239,13 @@ def recorded(
         place = f"stages.{begin.position.stage} epoch {begin.position.epoch + 1}, batch {begin.position.batch}"
         log.info("going on with %s at %s", folder.path, place)
     else:
-        _begin_record(folder, ready, parent)
+        _begin_record(folder, ready, parent, branch)
     try:
         yield
     except BaseException as e:
         _note_end(folder, e)
-        log.info("run folder: %s\nto go on: %s", folder.path, _resume_words(ready.asked, folder, words))
+        if branch is None:  # a sweep says how it goes on itself
+            log.info("run folder: %s\nto go on: %s", folder.path, _resume_words(ready.asked, folder, words))
         if isinstance(e, OSError) and not isinstance(e, RecipeError):
             in_words = told(e, None, None)
             if in_words is not None:
@@ -232,7 +254,7 @@ def recorded(
     folder.update(status="finished", ended=_now())
 
 
-def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None) -> None:
+def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None, branch: Branch | None) -> None:
     origin = ready.asked.origin
     text = origin.text if origin else f"# made in a program\n# {ready.asked!r}\n"
     folder.recipe.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -244,6 +266,7 @@ def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None) -> 
         overrides=list(origin.overrides) if origin else [], words=list(origin.words) if origin else None,
         fields=described(ready.asked),
         from_scratch=ready.fell_back, plan=ready.plan.as_dict(), seed=ready.plan.seed, **facts_of(ready),
+        **({"sweep": dict(branch.about)} if branch is not None else {}),
     )  # fmt: skip
     for note in ready.plan.notes:
         log.info("note: %s", note)
@@ -252,7 +275,9 @@ def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None) -> 
 
 def _note_end(folder: RunFolder, error: BaseException) -> None:
     status = "failed"
-    if isinstance(error, (StoppedError, KeyboardInterrupt)):
+    if isinstance(error, PrunedError):
+        status = "pruned"
+    elif isinstance(error, (StoppedError, KeyboardInterrupt)):
         status = "interrupted"
     elif isinstance(error, DivergedError):
         status = "diverged"

@@ -1,13 +1,15 @@
-"""Signals: the first one asks a run to stop after the batch under way, the second stops it at once."""
+"""Whether a run is to stop: the first signal asks it to after the batch under way, the second stops it at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
+
+from fastrecipes.errors import StoppedError
 
 __all__ = ["Stop"]
 
@@ -16,10 +18,27 @@ _WORDS = "\n{name}: stopping after this batch, then its state is written; once m
 
 
 class Stop:
-    """Whether a run was asked to stop, and by which signal."""
+    """Whether a run was asked to stop: by a signal, or by `watch`, which sees the history after each epoch."""
 
     def __init__(self) -> None:
         self.asked: signal.Signals | None = None
+        self.watch: Callable[[Sequence[dict[str, Any]]], str | None] | None = None
+        self.why = ""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether to stop after the batch or epoch under way."""
+        return self.asked is not None or bool(self.why)
+
+    def look(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Show the history to the watcher, who says why the run is to end, or nothing."""
+        if self.watch is not None:
+            self.why = self.watch(rows) or ""
+
+    def check(self) -> None:
+        """Raise `StoppedError` where a signal came too late for the run that heard it."""
+        if self.asked is not None:
+            raise StoppedError(f"stopped by {self.asked.name} at the end of a run", exit_code=self.exit_code)
 
     @property
     def exit_code(self) -> int:
