@@ -245,11 +245,16 @@ def is_finished(out: Path) -> bool:
 
 
 def result(out: Path) -> tuple[dict[str, str], list[list[str]]]:
-    """Checksums of the weights of the one run below `out`, and its history without times."""
+    """What the one run below `out` left."""
+    (folder,) = (info.parent for info in out.glob("*/*/run.json"))  # a run that died before it had one never was
+    return left_in(folder)
+
+
+def left_in(folder: Path) -> tuple[dict[str, str], list[list[str]]]:
+    """Checksums of the weights of a run, and its history without times."""
     from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
     from fastrecipes.record.history import read_history
 
-    (folder,) = (info.parent for info in out.glob("*/*/run.json"))  # a run that died before it had one never was
     files = {p.stem: load_weights_file(p)[0] for p in (folder / "checkpoints").glob("*.safetensors") if p.stem not in ("last", "previous")}  # fmt: skip
     files["last"] = load_checkpoint(folder / "checkpoints" / "last.safetensors")["learner"]["model"]
     rows = read_history(folder / "history.csv")

@@ -10,8 +10,10 @@ import json
 import shutil
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -548,3 +550,96 @@ def test_a_wrong_probe_in_the_file(cli: Cli, recipe_file: Write) -> None:
     told = cli("plan", path)
     assert told.code == 2
     assert told.err == f"error: {path}:29: candidates: expected {CANDIDATES}, got [0.03]\n"
+
+
+SWEPT: list[tuple[list[str], str]] = [
+    ([], "sweep: nothing to vary; give --vary PATH=VALUE,VALUE, such as --vary stages.0.lr=1e-3,3e-4"),
+    (["--vary", "stages.0.lr"], "--vary stages.0.lr: expected PATH=VALUE,VALUE, such as stages.1.lr=1e-3,3e-4"),
+    (["--vary", "stages.0.lrr=1,2"], "--vary stages.0.lrr=1,2: Stage has no field 'lrr'; did you mean 'lr'?"),
+    (["--vary", "stages.7.lr=1,2"], "--vary stages.7.lr=1,2: no stage 7; stages are numbered 0 to 1"),
+    (["--vary", "bs=4,8", "--vary", "bs=6,12"], "--vary bs=6,12: bs is varied twice; put all values into one --vary"),
+    (["--vary", "bs=4,8", "--set", "bs=6"], "--vary bs=4,8: --set gives bs too; leave one of the two out"),
+    (["--vary", "bs=4"], "--vary bs=4: one value is no choice; give two or more, or --set bs=4"),
+    (["--vary", "wd=0.01,0.1,1e-2"], "--vary wd=0.01,0.1,1e-2: 1e-2 is there twice"),
+    (["--vary", "bs=4,,8"], "--vary bs=4,,8: a value is missing between two commas"),
+    (["--vary", "stages.0.lr=1e-3,-1"], f"--vary stages.0.lr=-1: expected {LR}, got -1"),
+    (["--vary", "monitor=accuracy,valid_loss"], "--vary monitor=accuracy,valid_loss: monitor cannot be varied: settings are compared by it, so it is the same for all"),
+    (["--vary", "source=a,b"], "--vary source=a,b: source cannot be varied: settings are compared on the same images"),
+    (["--vary", "stages.0.lr=1e-3..1e-2"], "--vary stages.0.lr=1e-3..1e-2: a range has no end of values; give --trials N, how many to try, or list the values"),
+    (["--vary", "stages.0.lr=1e-2..1e-3", "--trials", "2"], "--vary stages.0.lr=1e-2..1e-3: expected a low end below a high one, such as 1e-4..1e-2"),
+    (["--vary", "wd=0..0.1", "--trials", "2"], "--vary wd=0..0.1: is drawn by its logarithm, which 0 has none of; give even(0, 0.1)"),
+    (["--vary", "stages.0.lr=a..b", "--trials", "2"], "--vary stages.0.lr=a..b: expected two numbers, such as 1e-4..1e-2, got a and b"),
+    (["--vary", "bs=1..8", "--trials", "2"], "--vary bs=1: expected a whole number >= 2, got 1"),
+    (["--vary", "bs=4,8", "--trials", "0"], "Invalid value for '--trials': Input should be greater than or equal to 1; see fastrecipes sweep --help"),
+    (["--vary", "bs=4,8", "--seeds", "0"], "Invalid value for '--seeds': Input should be greater than or equal to 1; see fastrecipes sweep --help"),
+    (["--vary", "seed=4,8", "--seeds", "2"], "--seeds 2: --vary gives the seed too; leave one of the two out"),
+    (["--vary", "bs=4,8", "--sampler", "tpe"], "--sampler tpe: needs --trials N, how many settings to draw"),
+    (["--vary", "bs=4,8", "--sampler", "grid", "--trials", "2"], "--sampler grid: tries every value; leave --trials out, or draw with --sampler random"),
+    (["--vary", "bs=4,8", "--sampler", "gird"], "--sampler gird: expected grid, random or tpe; did you mean 'grid'?"),
+    (["--vary", "bs=4,8", "--pruner", "hyperband"], "--pruner hyperband: expected none, median or halving"),
+    (["--vary", "bs=4,8", "--name", "a/b"], "--name a/b: expected letters, digits and . _ + - (100 at most), as in lr_coarse"),
+    (["--vary", "stages.1.unfreeze=1,7"], f"{{R}}: stages[1].unfreeze=7: the network has 5 blocks ({BLOCKS})"),
+    (["--vary", "bs=8,64"], "{R}: stages[0].bs: a batch of 64 is more than the 36 training images; give bs=9 or more data\nerror: {R}: stages[1].bs: a batch of 64 is more than the 36 training images; give bs=9 or more data"),
+    (["--vary", "stages.0.schedule.pctstart=0.1,0.2", "--set", "stages.0.schedule=OneCycle()"], "--vary stages.0.schedule.pctstart=0.1: OneCycle has no field 'pctstart'; did you mean 'pct_start'?\nerror: --vary stages.0.schedule.pctstart=0.2: OneCycle has no field 'pctstart'; did you mean 'pct_start'?"),
+    (["--vary", "bs=4,8", "--name", "other"], "{O}/tiny/sweeps/other: is there and holds no sweep; give another --name"),
+    (["--vary", "bs=4,8", "--name", "file"], "{O}/tiny/sweeps/file: is a file; give the sweep another --name"),
+    (["--vary", "bs=4,8", "--name", "torn"], "{O}/tiny/sweeps/torn/study.db: cannot be used as the database of a sweep (file is not a database)"),
+    (["--vary", "bs=4,8", "--name", "busy"], "{O}/tiny/sweeps/busy/study.db: cannot be used as the database of a sweep (database is locked)"),
+    (["--vary", "bs=4,8", "--name", "mine", "--storage", "sqlite:///{O}/no/a.db"], "--storage sqlite:///{O}/no/a.db: cannot be used as the database of a sweep (unable to open database file)"),
+    (["--vary", "bs=4,8", "--name", "mine", "--storage", "postgresql+psycopg2://me:secret@127.0.0.1:1/x"], "--storage postgresql+psycopg2://me:***@127.0.0.1:1/x: cannot be used as the database of a sweep (No module named 'psycopg2')"),
+    (["--vary", "bs=4,8", "--name", "mine", "--storage", "nonsense"], "--storage nonsense: expected the address of a database, such as sqlite:////shared/lr.db or postgresql://USER@HOST/NAME"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "message"), SWEPT, ids=[" ".join(words)[:50] for words, _ in SWEPT])
+def test_a_wrong_sweep_is_one_clear_line(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, words: list[str], message: str
+) -> None:
+    """Told before anything is trained; no run is made."""
+    monkeypatch.setattr("fastrecipes.sweep.study.WAIT", 0.1)
+    path, out = recipe_file(), tmp_path / "runs"
+    for name in ("other", "torn", "busy"):
+        (out / "tiny" / "sweeps" / name).mkdir(parents=True)
+    (out / "tiny" / "sweeps" / "file").write_text("x")
+    (out / "tiny" / "sweeps" / "other" / "notes.txt").write_text("x")
+    (out / "tiny" / "sweeps" / "torn" / "study.db").write_text("no database" * 100)
+    with closing(sqlite3.connect(out / "tiny" / "sweeps" / "busy" / "study.db")) as busy:
+        busy.execute("BEGIN EXCLUSIVE")
+        told = cli("sweep", path, "--out", out, *(word.replace("{O}", str(out)) for word in words))
+    lines = [line for line in told.err.splitlines() if not line.startswith(("sweep ", "2 runs: "))]
+    expected = message.replace("{R}", str(path)).replace("{O}", str(out))
+    assert ("\n".join(lines), told.out, told.code) == (f"error: {expected}", "", 2)
+    assert not list(out.glob("tiny/*/run.json"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "message"),
+    [
+        (None, ["bs=4,8,12"], "vary changed: bs 4,8 → 4,8,12"),
+        (None, ["wd=0,1"], "vary changed: bs 4,8 → not given, wd not given → 0,1"),
+        (None, ["bs=4,8", "--seeds", "2"], "seeds changed: 1 → 2"),
+        (None, ["bs=4,8", "--set", "stages.0.lr=1"], "recipe changed: stages.0.lr 0.03 → 1"),
+        (("lr=3e-2", "lr=4e-2"), ["bs=4,8"], "recipe changed: stages.0.lr 0.03 → 0.04"),
+        (("size * 1.14", "size * 1.2"), ["bs=4,8"], "the code of its recipe changed"),
+        ("data", ["bs=4,8"], "the images changed"),
+    ],
+)
+def test_another_sweep_of_the_same_name_is_refused(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, change: Any, words: list[str], message: str
+) -> None:
+    """What was found would not compare: the first thing that changed is named."""
+    monkeypatch.setattr("fastrecipes.sweep.sweep.Sweep._try", _stopped)
+    data, path, out = make_images(tmp_path / "photos"), recipe_file(), tmp_path / "runs"
+    given = ["--data", data, "--name", "mine", "--out", out]
+    assert cli("sweep", path, "--vary", "bs=4,8", *given).code == 130
+    if change == "data":
+        (data / "cross" / "00.png").write_bytes((data / "circle" / "00.png").read_bytes())
+    elif change:
+        path.write_text(path.read_text().replace(*change))
+    told = cli("sweep", path, "--vary", *words, *given)
+    hint = "since it began; restore that, or give another sweep a --name"
+    assert (told.err.splitlines()[-1], told.code) == (f"error: sweep tiny/mine: {message} {hint}", 2)
+
+
+def _stopped(*_: Any) -> None:
+    raise KeyboardInterrupt

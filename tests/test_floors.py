@@ -21,7 +21,7 @@ FLOORS = {
     "data": 3, "read": 3, "trackers": 3,
     "planning": 4,
     "train": 5,
-    "results": 6, "advise": 6,
+    "results": 6, "advise": 6, "sweep": 6,
     "cli": 7,
 }  # fmt: skip
 FACES = ("__init__", "__main__")  # the package's own face hands names on and may import all floors
@@ -91,6 +91,7 @@ def test_every_unit_has_a_floor() -> None:
             "advise --help",
             "lrfind --help",
         ),
+        *("sweep --help", "sweep car_brand_5stage --vary stages.9.lr=1,2", "sweep car_brand_5stage"),
         *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
         *("runs --help", "compare --help", "report --help", "board --help", "doctor --help", "cache", "cache --help"),
         *(

@@ -141,6 +141,50 @@ def lrfind(
     _print(*show_rates(opened, RangeWanted(stage, from_, start_lr, end_lr, num_it, apply, out)))
 
 
+@app.command()
+def sweep(
+    recipe: RecipeArg,
+    vary: Annotated[Optional[list[str]], typer.Option("--vary", metavar="PATH=VALUES", help="A field and what to try: stages.1.lr=1e-3,3e-4 or, with --trials, 1e-4..1e-2. May be repeated.")] = None,
+    trials: Annotated[Optional[int], typer.Option("--trials", metavar="N", help="How many settings to draw.", min=1, show_default="every combination")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="K", help="Runs of each setting, with seeds that count up.", min=1)] = 1,
+    set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None, no_pretrained: NoPretrainedOpt = False,
+    sampler: Annotated[Optional[str], typer.Option("--sampler", metavar="NAME", help="grid, random or tpe.", show_default="grid, with --trials tpe")] = None,
+    pruner: Annotated[str, typer.Option("--pruner", metavar="NAME", help="Ends runs that are behind, after each epoch: none, median or halving.")] = "none",
+    name: Annotated[Optional[str], typer.Option("--name", help="The sweep's name.", show_default="the varied fields")] = None,
+    storage: Annotated[Optional[str], typer.Option("--storage", metavar="URL", help="A database that several machines share.", show_default="a file")] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are made.")] = Path("runs"),
+    workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that load images.", min=0, show_default="by device")] = None,
+    checkpoint_every: Annotated[Optional[float], typer.Option("--checkpoint-every", metavar="MINUTES", help="Between checkpoints inside an epoch.", min=0, show_default="5, at most 1 % of the time")] = None,
+    wandb: WandbOpt = None, wandb_entity: EntityOpt = None,
+    wandb_mode: Annotated[Optional[str], typer.Option("--wandb-mode", metavar="MODE", help="online, offline or disabled.", show_default="online where there is a key, else offline")] = None,
+    tag: Annotated[Optional[list[str]], typer.Option("--tag", help="A tag of the W&B runs. May be repeated.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:  # fmt: skip
+    """Try several values of fields, the best first.
+
+    Runs that begin alike share their first stages. The same command goes on with a sweep that was stopped, and a second
+    process with the same command takes a share of the work."""
+    from fastrecipes.cli.opening import opened
+    from fastrecipes.cli.swept import SweepWanted, show_sweep
+    from fastrecipes.trackers.chosen import chosen_trackers
+
+    def trackers() -> Any:
+        return chosen_trackers(wandb, entity=wandb_entity, mode=wandb_mode, tags=tag or (), tensorboard=False)
+
+    trackers()
+    opening = opened(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    wanted = SweepWanted(
+        vary or (), trials, seeds, sampler, pruner, name, storage, out, workers, checkpoint_every, trackers
+    )
+    found, shown = show_sweep(opening, wanted)
+    if json:
+        from fastrecipes.sweep.found import found_json
+
+        print(found_json(found))
+    else:
+        _print(*shown)
+
+
 @app.command(name="list")
 def list_() -> None:
     """Show the recipes that come along."""

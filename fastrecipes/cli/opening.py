@@ -4,24 +4,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastrecipes.data.source import check_source
 from fastrecipes.declare.recipe import Recipe, scaled
 from fastrecipes.errors import RecipeError
 from fastrecipes.read.load import load_outlined
-from fastrecipes.read.outline import outline
+from fastrecipes.read.outline import Outline, outline
 from fastrecipes.read.override import Override, apply_overrides, check_overrides, parse_override
 from fastrecipes.read.shipped import recipe_path
 
-__all__ = ["check_resume", "open_recipe"]
+__all__ = ["Opening", "check_resume", "open_recipe", "opened"]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A recipe file that was read, and what a command line changes in it."""
+
+    seen: Outline
+    overrides: tuple[Override, ...]
+    scale: float
+    words: tuple[str, ...]
+    """the options that change it, as a command line to repeat them"""
+
+    def recipe(self, more: Sequence[Override] = ()) -> Recipe:
+        """The recipe, with `more` changes; made anew by each call, so that no object in it has a past."""
+        recipe = apply_overrides(load_outlined(self.seen), [*self.overrides, *more])
+        recipe = scaled(recipe, self.scale) if self.scale != 1 else recipe
+        assert recipe.origin is not None
+        words = (*self.words, *(word for override in more for word in ("--set", override.text)))
+        return replace(recipe, origin=replace(recipe.origin, words=words))
 
 
 def open_recipe(
     given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool
 ) -> Recipe:
     """The recipe that a command line means, with its changes. Raises `RecipeError` for all that can be told early."""
+    return opened(given, sets, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained).recipe()
+
+
+def opened(
+    given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool
+) -> Opening:
+    """The same before it is run."""
     seen = outline(recipe_path(given))
     overrides = [parse_override(text) for text in sets or ()]
     overrides += _shortcuts(data, weights, no_pretrained)
@@ -30,12 +56,9 @@ def open_recipe(
         raise RecipeError(f"--scale {scale:g}: expected a number > 0, such as 0.1")
     if data is not None:
         check_source(data)
-    recipe = apply_overrides(load_outlined(seen), overrides)
-    recipe = scaled(recipe, scale) if scale != 1 else recipe
-    assert recipe.origin is not None
     words = _words(sets, data=data, scale=None if scale == 1 else f"{scale:g}", weights=weights)
     words += ("--no-pretrained",) * no_pretrained
-    return replace(recipe, origin=replace(recipe.origin, words=words))
+    return Opening(seen, tuple(overrides), scale, words)
 
 
 def check_resume(resume: str | None, fork: bool, out: Path) -> str | bool:

@@ -28,13 +28,15 @@ class Override:
     text: str
     path: tuple[str, ...]
     value: Any
+    option: str = "--set"
+    """what it was given by"""
 
     def wrong(self, problem: str) -> RecipeError:
         """The error for a problem with this override."""
-        return RecipeError(f"--set {self.text}: {problem}")
+        return RecipeError(f"{self.option} {self.text}: {problem}")
 
 
-def parse_override(text: str) -> Override:
+def parse_override(text: str, option: str = "--set") -> Override:
     """`stages.0.lr=1e-3` as an override. Values are Python literals, words of the vocabulary, else plain text.
 
     >>> parse_override("stages.0.lr=slice(1e-5, 1e-3)").value
@@ -45,8 +47,8 @@ def parse_override(text: str) -> Override:
     key, equals, value = text.partition("=")
     path = tuple(key.strip().split("."))
     if not equals or not all(path):
-        raise RecipeError(f"--set {text}: expected PATH=VALUE, such as stages.0.lr=1e-3 or arch=resnet18")
-    return Override(text, path, _value(text, value.strip()))
+        raise RecipeError(f"{option} {text}: expected PATH=VALUE, such as stages.0.lr=1e-3 or arch=resnet18")
+    return Override(text, path, _value(f"{option} {text}", value.strip()), option)
 
 
 def _value(override: str, text: str) -> Any:
@@ -54,7 +56,7 @@ def _value(override: str, text: str) -> Any:
         node = ast.parse(text, mode="eval").body
         return _evaluated(node)
     except RecipeError as e:
-        raise RecipeError(*(f"--set {override}: {problem}" for problem in e.problems)) from e
+        raise RecipeError(*(f"{override}: {problem}" for problem in e.problems)) from e
     except (SyntaxError, ValueError, TypeError):
         return text
 
@@ -156,7 +158,7 @@ def _put(holder: Any, path: Sequence[str], override: Override) -> Any:
     try:
         return replace(holder, **{name: _put(getattr(holder, name), rest, override)})
     except RecipeError as e:
-        if str(e).startswith("--set"):
+        if str(e).startswith(f"{override.option} "):
             raise
         raise override.wrong(e.problems[0].partition(": ")[2]) from e
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +70,8 @@ def _meant(word: str, out: Path) -> Chosen:
     for folder in (path, out / path):
         if (folder / "run.json").is_file():
             return Chosen((stored_run(folder),), ())
+        if (folder / "sweep.json").is_file():
+            return _of_sweep(folder)
     recipe = path.stem if path.suffix == ".py" else path.name
     for folder in (path, out / recipe):
         if any(folder.glob("*/run.json")):
@@ -85,6 +88,18 @@ def _of_recipe(folder: Path) -> Chosen:
         raise RecipeError(f"{folder}: none of its runs has an epoch to compare")
     left = [f"{run.name} ({run.status})" for run in runs if run not in taken]
     return Chosen(tuple(taken), (f"left out, not finished: {', '.join(left)}",) if left else ())
+
+
+def _of_sweep(folder: Path) -> Chosen:
+    """The runs of the settings of a sweep (OUT/RECIPE/sweeps/NAME) that finished."""
+    try:
+        settings = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["settings"]
+        names = [(Path(run).name, one["state"]) for one in settings for run in one["runs"]]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise RecipeError(f"{folder / 'sweep.json'}: holds something else than a sweep") from e
+    runs = [stored_run(folder.absolute().parents[1] / name) for name, state in names if state == "finished"]
+    left = [f"{name} ({state})" for name, state in names if state != "finished"]
+    return Chosen(tuple(runs), (f"left out, not finished: {', '.join(left)}",) if left else ())
 
 
 def _by_id(word: str, out: Path) -> StoredRun:
