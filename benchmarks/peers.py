@@ -13,6 +13,9 @@ timm and lightning augment less, all three and fastai update the statistics of f
 default. Equal for all: network, ImageNet weights (the package of the extra `offline`; `--random`: none), images, sizes, batch
 sizes, epochs, top rates, momentum, weight decay, processes that load images (`--workers`, 0 by default).
 
+A stage's seconds are those of its fit with validation after each epoch; ours are its epochs' in history.csv, and what lies between
+two stages (loaders, checkpoints) is in the seconds of all, as start-up, plots and report are.
+
 The result is written to benchmarks/results/: every training as JSON, medians and ranges as a table. A peer's ratio is
 the median over seeds of fastai's seconds over its own.
 """
