@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,3 +135,14 @@ def test_help(cli: Cli, command: str) -> None:
     told = cli(*command.split(), "--help")
     assert told.code == 0
     assert "Usage: fastrecipes" in told.out
+
+
+def test_exact_stands_for_its_fields(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:
+    """What `--exact` changes is recorded as `--set` would be, a `--set` beside it counts more, and the run can be repeated."""
+    words = ["--set", "precision=bf16", "--exact", "--out", tmp_path / "runs"]
+    assert cli("run", recipe_file(), *words).code == 0
+    (path,) = (tmp_path / "runs").rglob("run.json")
+    info = json.loads(path.read_text())
+    fields = {name: info["fields"][name] for name in ("cache", "prefix", "precision")}
+    assert fields == {"cache": "off", "prefix": "off", "precision": "bf16"}
+    assert info["words"] == ["--set", "precision=bf16", "--exact"]

@@ -146,7 +146,7 @@ def test_a_run_goes_on_as_it_began(
 def test_a_run_folder_of_a_stranger_names_no_precision(recipe_file: Write, measures: list[Any]) -> None:
     """What is neither fp32 nor bf16 is not taken from it."""
     measures[:] = [SLOWER]
-    ready = make_ready(load_recipe(recipe_file()), 0, stderr_console(), precision=["bf16"])
+    ready = make_ready(load_recipe(recipe_file()), 0, stderr_console(), began={"precision": ["bf16"]})
     assert (ready.plan.precision, ready.plan.precision_by) == ("fp32", "measured")
 
 

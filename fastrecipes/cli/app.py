@@ -44,6 +44,9 @@ WeightsOpt = Annotated[
     Optional[str], typer.Option("--weights", metavar="FILE", help="Start from the weights in this file.")
 ]
 NoPretrainedOpt = Annotated[bool, typer.Option("--no-pretrained", help="Start from random weights.")]
+ExactOpt = Annotated[
+    bool, typer.Option("--exact", help="Compute every step as fastai does: fp32, nothing computed once and kept.")
+]
 WandbOpt = Annotated[Optional[str], typer.Option("--wandb", metavar="PROJECT", help="Log to this W&B project.")]
 EntityOpt = Annotated[Optional[str], typer.Option("--wandb-entity", metavar="NAME", help="Whose project it is.")]
 
@@ -51,7 +54,7 @@ EntityOpt = Annotated[Optional[str], typer.Option("--wandb-entity", metavar="NAM
 @app.command()
 def run(
     recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
-    no_pretrained: NoPretrainedOpt = False,
+    no_pretrained: NoPretrainedOpt = False, exact: ExactOpt = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are made.")] = Path("runs"),
     workers: Annotated[Optional[int], typer.Option("--workers", help="Processes that load images.", min=0, show_default="by device")] = None,
     resume: Annotated[Optional[str], typer.Option("--resume", metavar="[RUN]", help="Go on with a run that was stopped; alone: with the newest.", show_default=False)] = None,
@@ -68,7 +71,9 @@ def run(
 
     going_on = check_resume(resume, fork, out)
     trackers = chosen_trackers(wandb, entity=wandb_entity, mode=wandb_mode, tags=tag or (), tensorboard=tensorboard)
-    opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    opened = open_recipe(
+        recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained, exact=exact
+    )
     from fastrecipes.cli.reported import leave_plots, leave_report
     from fastrecipes.results.summary import run_summary
     from fastrecipes.train.run import run as train
@@ -90,13 +95,15 @@ def run(
 @app.command()
 def check(
     recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
-    no_pretrained: NoPretrainedOpt = False,
+    no_pretrained: NoPretrainedOpt = False, exact: ExactOpt = False,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders would be made.")] = Path("runs"),
 ) -> None:  # fmt: skip
     """Try everything that a run needs, without training."""
     from fastrecipes.cli.opening import open_recipe
 
-    opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    opened = open_recipe(
+        recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained, exact=exact
+    )
     from fastrecipes.train.check import check_recipe, checked_table
     from fastrecipes.train.display import stderr_console
 
@@ -106,14 +113,16 @@ def check(
 @app.command()
 def plan(
     recipe: RecipeArg, set_: SetOpt = None, data: DataOpt = None, scale: ScaleOpt = 1.0, weights: WeightsOpt = None,
-    no_pretrained: NoPretrainedOpt = False,
+    no_pretrained: NoPretrainedOpt = False, exact: ExactOpt = False,
     plot: Annotated[Optional[Path], typer.Option("--plot", metavar="FILE", help="Draw rate and momentum over all steps (.png, .svg, .pdf).")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Train two real batches of each stage and estimate time and memory.")] = False,
 ) -> None:  # fmt: skip
     """Show every number of a recipe before any training."""
     from fastrecipes.cli.opening import open_recipe
 
-    opened = open_recipe(recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained)
+    opened = open_recipe(
+        recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained, exact=exact
+    )
     from fastrecipes.cli.planned import show_plan
 
     _print(*show_plan(opened, plot=plot, measure=measure))

@@ -18,6 +18,10 @@ from fastrecipes.read.shipped import recipe_path
 __all__ = ["Opening", "check_resume", "open_recipe", "opened"]
 
 
+EXACT = ("cache=off", "prefix=off", "precision=fp32")
+"""what `--exact` stands for: every step as fastai itself computes it"""
+
+
 @dataclass(frozen=True)
 class Opening:
     """A recipe file that was read, and what a command line changes in it."""
@@ -38,18 +42,22 @@ class Opening:
 
 
 def open_recipe(
-    given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool
-) -> Recipe:
+    given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool,
+    exact: bool = False,
+) -> Recipe:  # fmt: skip
     """The recipe that a command line means, with its changes. Raises `RecipeError` for all that can be told early."""
-    return opened(given, sets, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained).recipe()
+    return opened(
+        given, sets, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained, exact=exact
+    ).recipe()
 
 
 def opened(
-    given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool
-) -> Opening:
+    given: str, sets: Sequence[str] | None, *, data: str | None, scale: float, weights: str | None, no_pretrained: bool,
+    exact: bool = False,
+) -> Opening:  # fmt: skip
     """The same before it is run."""
     seen = outline(recipe_path(given))
-    overrides = [parse_override(text) for text in sets or ()]
+    overrides = [parse_override(text) for text in (*(EXACT if exact else ()), *(sets or ()))]
     overrides += _shortcuts(data, weights, no_pretrained)
     check_overrides(overrides, seen)
     if not (math.isfinite(scale) and scale > 0):
@@ -57,7 +65,7 @@ def opened(
     if data is not None:
         check_source(data)
     words = _words(sets, data=data, scale=None if scale == 1 else f"{scale:g}", weights=weights)
-    words += ("--no-pretrained",) * no_pretrained
+    words += ("--no-pretrained",) * no_pretrained + ("--exact",) * exact
     return Opening(seen, tuple(overrides), scale, words)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -86,6 +87,15 @@ class SeededDL(TfmdDL):
 
     def get_idxs(self) -> list[Any]:
         return list(super().get_idxs())[self.first_batch * self.bs :]
+
+    def in_order(self, draws: Draws) -> Iterator[Any]:
+        """All items once, none left over, in their order; what is random in them comes from `draws`."""
+        were = {name: getattr(self, name) for name in ("shuffle", "drop_last", "draws", "first_batch")}
+        vars(self).update(shuffle=False, drop_last=False, draws=draws, first_batch=0)
+        try:
+            yield from self
+        finally:
+            vars(self).update(were)
 
     def before_iter(self) -> None:
         super().before_iter()

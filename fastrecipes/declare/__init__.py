@@ -1,6 +1,7 @@
 """Floor 1: the vocabulary, all that a recipe file may say. Nothing here imports torch."""
 
 from fastrecipes.declare.augment import rand_augment, torchvision_tfms, trivial_augment
+from fastrecipes.declare.caching import views
 from fastrecipes.declare.cycles import SGDR, Cyclic
 from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.heads import concat_pool, fastai_head, linear, mlp
@@ -18,4 +19,5 @@ __all__ = [
     "SGDR", "Constant", "Cosine", "Cyclic", "EarlyStop", "FlatCos", "FolderSplitter", "MixUpCutMix", "OneCycle", "Probe", "Recipe",
     "ReduceOnPlateau", "Rollback", "Stage", "Step", "adam", "adamw", "concat_pool", "cross_entropy", "fastai_head", "focal",
     "lamb", "layer_decay", "linear", "lion", "mlp", "radam", "rand_augment", "ranger", "sgd", "timm_optimiser", "torchvision_tfms", "trivial_augment",
+    "views",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from fastrecipes.declare.caching import Views
 from fastrecipes.declare.divergence import Rollback
 from fastrecipes.declare.fields import Rule, declared
 from fastrecipes.declare.losses import CrossEntropy, Focal
@@ -46,6 +47,9 @@ _SCHEDULE = Rule(
 _DECAY = Rule("a number between 0 and 1, such as 0.999", lambda v: is_number(v) and 0 < v < 1)
 _MIX = Rule("MixUpCutMix(mixup=0.2, cutmix=1.0)", lambda v: isinstance(v, MixUpCutMix))
 _EARLY_STOP = Rule("EarlyStop(monitor='f1_macro', patience=5)", lambda v: isinstance(v, EarlyStop))
+_CACHE = Rule(
+    "'auto', 'off' or views(k=4)", lambda v: v in ("auto", "off") if isinstance(v, str) else isinstance(v, Views)
+)
 _CALLABLE = callable_or("a function")
 _LOSS = callable_or("a loss such as cross_entropy(label_smoothing=0.1) or a function", CrossEntropy, Focal)
 _OPTIMISER = Rule(
@@ -189,6 +193,12 @@ class Recipe:
     """memory format of the network: channels last; None: on a CPU, and on CUDA in half precision, where it is faster"""
     compile: Annotated[bool, _FLAG] = False
     """torch.compile the network at each stage's start; where that fails, train without, and say so"""
+    prefix: Annotated[str, choice("auto", "off")] = "auto"
+    """"auto": frozen blocks with batchnorm="frozen" run as a pure function of their own: without a gradient, with
+    normalisation folded into convolutions, in bf16 where "auto" precision found that faster; "off": with the network"""
+    cache: Annotated[Any, _CACHE] = "auto"
+    """what such blocks make of the images is computed once and kept in the user's cache. "auto": all of it where training
+    images are not augmented, else views(k=4): four fixed views of each stand in for fresh ones; "off": nothing"""
     pretrained: Annotated[bool, _FLAG] = True
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None

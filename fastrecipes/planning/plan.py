@@ -10,7 +10,7 @@ from fastrecipes.declare.point import Point, Schedule
 from fastrecipes.declare.stopping import EarlyStop
 from fastrecipes.planning.probing import ProbePlan
 
-__all__ = ["Group", "Plan", "StagePlan"]
+__all__ = ["FrozenPlan", "Group", "Plan", "StagePlan"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,22 @@ class Group:
 
     name: str
     n_params: int
+
+
+@dataclass(frozen=True)
+class FrozenPlan:
+    """A stage's frozen blocks as a function of their own, and what of it is kept."""
+
+    values: int
+    """numbers that they make of one image"""
+    views: int
+    """of each training image whose features are kept; 0: they are computed in every epoch"""
+    valid: bool
+    """whether those of validation images are kept"""
+    augmented: bool
+    """whether views differ, so that they stand in for fresh augmentation"""
+    why: str | None = None
+    """why no view is kept"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,8 @@ class StagePlan:
     """how strongly images are augmented; None: as the recipe's data has it"""
     probe: ProbePlan | None = None
     """the rates that are tried at the stage's start; None: its rates are given"""
+    prefix: FrozenPlan | None = None
+    """the frozen blocks by themselves; None: they run with the network"""
 
     @property
     def label(self) -> str:
@@ -155,6 +173,8 @@ class Plan:
     """what the network computes in: fp32, bf16 or fp16; "auto": what is faster is measured when the run begins"""
     precision_by: str = ""
     """where "auto" left it to the machine: remembered, measured, or as the run began"""
+    frozen_precision: str = "fp32"
+    """what frozen blocks that run by themselves compute in"""
 
     @property
     def n_params(self) -> int:

@@ -13,7 +13,17 @@ from fastrecipes.errors import RecipeError
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.measured import recall_times
 
-__all__ = ["MARGIN", "faster", "has_bf16_units", "most_trained", "precision_of", "times_key", "with_precision"]
+__all__ = [
+    "MARGIN",
+    "faster",
+    "frozen_key",
+    "has_bf16_units",
+    "most_frozen",
+    "most_trained",
+    "precision_of",
+    "times_key",
+    "with_precision",
+]
 
 MARGIN = 1.15  # bf16 has to be so many times as fast as fp32: less may be the noise of a busy machine
 LEAST_BATCHES = 64  # a shorter run is not worth a measurement of a second or two
@@ -42,13 +52,18 @@ def with_precision(plan: Plan, asked: str, device: torch.device) -> Plan:
     """`plan` with what it computes in: as asked for, as remembered of this machine, or "auto": still to be measured."""
     precision = precision_of(asked, device)
     if precision != "auto":
-        return replace(plan, precision=precision)
+        return replace(plan, precision=precision, frozen_precision=precision)
     if plan.batches < LEAST_BATCHES:
         return replace(plan, precision="fp32")
-    times = recall_times(times_key(plan))
-    if times is None:
-        return replace(plan, precision="auto")
-    return replace(plan, precision=faster(times), precision_by="remembered")
+    plan = replace(plan, frozen_precision=_remembered(frozen_key(plan)))
+    precision = _remembered(times_key(plan))
+    return replace(plan, precision=precision, precision_by="" if precision == "auto" else "remembered")
+
+
+def _remembered(key: str | None) -> str:
+    """What was found faster before; "auto": nothing was measured. Without a key nothing is to be measured."""
+    times = recall_times(key) if key is not None else None
+    return "fp32" if key is None else "auto" if times is None else faster(times)
 
 
 def faster(times: Mapping[str, float]) -> str:
@@ -65,11 +80,26 @@ def most_trained(plan: Plan) -> StagePlan:
     return max(plan.stages, key=lambda stage: (stage.n_trained, stage.size))
 
 
+def most_frozen(plan: Plan) -> StagePlan | None:
+    """The stage with most blocks that run by themselves, on the largest images where several have as many; None: no such."""
+    stages = [stage for stage in plan.stages if stage.prefix is not None]
+    return max(stages, key=lambda stage: (len(stage.frozen), stage.size), default=None)
+
+
+def frozen_key(plan: Plan) -> str | None:
+    """What the two times of frozen blocks depend on; None where none run by themselves."""
+    stage = most_frozen(plan)
+    return None if stage is None else _key(plan, stage, f"frozen up to {stage.frozen[-1]}")
+
+
 def times_key(plan: Plan) -> str:
-    """What the two times depend on: network, what trains, size of the images, processor, torch, threads."""
+    """What the two times of a step depend on: network, what trains, size of the images, processor, torch, threads."""
     stage = most_trained(plan)
+    return _key(plan, stage, "all" if not stage.frozen else f"from {stage.trained[0]}")
+
+
+def _key(plan: Plan, stage: StagePlan, trains: str) -> str:
     size = next((s for s in _SIZES if stage.size <= s), stage.size)
-    trains = "all" if not stage.frozen else f"from {stage.trained[0]}"
     net = f"{plan.arch}, {plan.head or 'its own head'}, {trains}, {size} px"
     return f"{net}, {_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
 

@@ -19,9 +19,10 @@ from fastrecipes.errors import RecipeError, did_you_mean
 from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.weights import pretrained_source
+from fastrecipes.planning.frozen import planned_prefix
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
-from fastrecipes.planning.plan import Group, Plan, StagePlan
+from fastrecipes.planning.plan import FrozenPlan, Group, Plan, StagePlan
 from fastrecipes.planning.precision import with_precision
 from fastrecipes.planning.probing import probe_plan
 from fastrecipes.planning.rates import group_rates
@@ -109,7 +110,7 @@ def _resolved(
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
-        aug=_aug(recipe, stage),
+        aug=_aug(recipe, stage), prefix=_prefix(recipe, stage, net, blocks, first, batchnorm, dataset),
     )  # fmt: skip
     return _placed("lr: ", _with_rates, whole, stage.lr, names)
 
@@ -123,6 +124,14 @@ def _with_rates(stage: StagePlan, lr: Any, names: Sequence[str]) -> StagePlan:
     )  # norm layers of frozen groups train at their groups' rates
     probe = probe_plan(lr, names, slice(first, None), stage.steps)
     return replace(stage, probe=probe, lrs=stage.lrs if probe.finds else probe.ends(stage.freeze_to)[1])
+
+
+def _prefix(
+    recipe: Recipe, stage: Stage, net: nn.Module, blocks: Blocks, first: int, batchnorm: str, dataset: Dataset
+) -> FrozenPlan | None:
+    if batchnorm != "frozen":
+        return None
+    return planned_prefix(recipe, stage, net, blocks, first, (len(dataset.train), len(dataset.valid)))
 
 
 def _aug(recipe: Recipe, stage: Stage) -> float | None:

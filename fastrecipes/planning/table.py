@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastrecipes.errors import clean
-from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.planning.plan import FrozenPlan, Plan, StagePlan
+from fastrecipes.record.limit import size_words
 
 __all__ = ["plan_table"]
 
@@ -17,7 +18,17 @@ __all__ = ["plan_table"]
 def plan_table(plan: Plan) -> RenderableType:
     """The plan as rich renders it: what is trained on what, the stages, and what to know."""
     notes = (f"note: {escape(clean(note))}" for note in plan.notes)
-    return Group(_heading(plan), "", _stages(plan), "", *_group_rates(plan), *_extras(plan), _blocks(plan), *notes)
+    return Group(
+        _heading(plan),
+        "",
+        _stages(plan),
+        "",
+        *_group_rates(plan),
+        *_extras(plan),
+        *_frozen(plan),
+        _blocks(plan),
+        *notes,
+    )
 
 
 def _heading(plan: Plan) -> RenderableType:
@@ -39,10 +50,12 @@ def _heading(plan: Plan) -> RenderableType:
 
 def _precision(plan: Plan) -> str:
     """What it computes in, where that is not plain fp32, and where "auto" has it from."""
-    if plan.precision == "auto":
+    if "auto" in (plan.precision, plan.frozen_precision):
         return "; precision auto: measured when the run begins"
     if plan.precision_by:
-        return f"; precision auto: {plan.precision}, {plan.precision_by}"
+        same = plan.frozen_precision == plan.precision or not any(stage.prefix for stage in plan.stages)
+        frozen = "" if same else f", frozen blocks {plan.frozen_precision}"
+        return f"; precision auto: {plan.precision}{frozen}, {plan.precision_by}"
     return "" if plan.precision == "fp32" else f"; computes in {plan.precision}"
 
 
@@ -107,6 +120,23 @@ def _extras_of(stage: StagePlan) -> Iterator[str]:
         yield f"weights averaged with decay {stage.ema:g}"
     if stage.restore_best:
         yield "hands on its best weights"
+
+
+def _frozen(plan: Plan) -> Iterator[str]:
+    """What the frozen blocks of each stage compute once."""
+    for stage in plan.stages:
+        if stage.prefix is not None:
+            of = stage.frozen[0] if len(stage.frozen) == 1 else f"{stage.frozen[0]} .. {stage.frozen[-1]}"
+            yield f"{stage.label}: frozen {escape(of)} {_kept(plan, stage.prefix)}"
+
+
+def _kept(plan: Plan, prefix: FrozenPlan) -> str:
+    if not prefix.views:
+        return f"run in every epoch without a gradient; nothing of them is kept: {prefix.why}"
+    views = f"for {prefix.views} views of each image, which stand in for fresh ones" if prefix.augmented else "once"
+    width = 2 if plan.frozen_precision in ("bf16", "fp16") else 4
+    size = width * prefix.values * (prefix.views * plan.n_train + plan.n_valid)
+    return f"run {views}; kept: {size_words(size)}"
 
 
 def _schedule(stage: StagePlan) -> str:

@@ -18,14 +18,20 @@ __all__ = ["Unkept", "generators_kept"]
 class Unkept:
     """Stands where a run's `Keeper` stands, and writes nothing.
 
-    `on_batch` is called after each batch, of validation too; `on_epoch` after each epoch, and says whether it was the last.
+    `on_batch` is called after each batch, of validation too; `on_epoch` after each epoch, and says whether it was the last;
+    `on_work` with (what, done, total) as features of frozen blocks are computed.
     """
 
     def __init__(
-        self, seed: int, on_batch: Callable[[Any], None] = lambda _: None, on_epoch: Callable[[Any], bool] = lambda _: False
+        self, seed: int, on_batch: Callable[[Any], None] = lambda _: None, on_epoch: Callable[[Any], bool] = lambda _: False,
+        on_work: Callable[[str, int, int], None] = lambda *_: None,
     ) -> None:  # fmt: skip
         self.ledger = self.plan = self
-        self.seed, self.on_batch, self.on_epoch = seed, on_batch, on_epoch
+        self.seed, self.on_batch, self.on_epoch, self.computing = seed, on_batch, on_epoch, on_work
+
+    def watching(self, learn: Any, *, validates: bool) -> Unkept:
+        """Who hears of features that are computed."""
+        return self
 
     def loading(self, batches: Iterable[Any]) -> Iterable[Any]:
         """The batches as they are."""

@@ -12,7 +12,6 @@ import torch
 from fastai.data.transforms import Normalize
 from fastai.learner import Learner
 from fastai.optimizer import Adam, OptimWrapper
-from fastai.torch_core import to_float
 from rich.console import Console
 
 from fastrecipes.data.dataset import block_of
@@ -108,8 +107,10 @@ def _timed(ready: Ready, stage: StagePlan, seconds: float, on_round: Any) -> Sta
 
 
 def _as_a_run(ready: Ready, stage: StagePlan) -> Any:
-    """The stage's Learner around a copy of the network."""
-    return stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
+    """The stage's Learner around a copy of the network, whose frozen blocks run for every image."""
+    learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
+    learn.features = None
+    return learn
 
 
 def _as_fastai(ready: Ready, stage: StagePlan) -> Learner:
@@ -165,9 +166,7 @@ def _bare(learn: Any, batch: Any, seconds: float) -> dict[str, float]:
     loss_func, batches, begun = torch.nn.CrossEntropyLoss(), 0, now(device)
     mark = begun
     while not batches or mark - begun < seconds:
-        with learn.precision.cast():
-            pred = learn.model(xb)
-        loss = loss_func(to_float(pred), yb)
+        loss = loss_func(learn.outputs(learn.model, (xb,)), yb)
         ends = [mark, now(device)]
         loss.backward()
         ends.append(now(device))

@@ -176,6 +176,12 @@ class RunDisplay:
         epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''} of {stage.steps_per_epoch} steps"
         log.info("%s: trains %s; %s, %s px, bs %s", place, stage.trains, epochs, stage.size, stage.bs)
 
+    def say_computing(self, what: str, done: int, total: int) -> None:
+        """Move the bar of work that comes before an epoch."""
+        if done == total:
+            log.debug("%s: computed, %s images", what, total)
+        self.bars.update(self.epoch, description=what, completed=done, total=total, visible=True, told="")
+
     def say_epoch(self, stage: StagePlan, row: dict[str, Any], best: bool) -> None:
         """One line for a finished epoch: losses, metrics, rate, speed, time left."""
         shown = [f"{name} {value:.4f}" for name, value in _told_values(row)]

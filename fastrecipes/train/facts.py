@@ -23,5 +23,6 @@ def facts_of(ready: Ready) -> dict[str, Any]:
     device = torch.cuda.get_device_name() if ready.device.type == "cuda" else str(ready.device)
     return {
         "versions": versions, "device": device, "threads": torch.get_num_threads(), "workers": ready.workers,
-        "precision": ready.plan.precision, "kernels": kernels_of(ready.device),
+        "precision": ready.plan.precision, "frozen_precision": ready.plan.frozen_precision,
+        "kernels": kernels_of(ready.device),
     }  # fmt: skip

@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from statistics import median
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
 
 from fastrecipes.nets.blocks import Blocks
 from fastrecipes.planning.plan import Plan, StagePlan
-from fastrecipes.planning.precision import faster, most_trained, times_key
+from fastrecipes.planning.precision import faster, frozen_key, most_frozen, most_trained, times_key
 from fastrecipes.record.measured import remember_times
 from fastrecipes.train.display import log
 from fastrecipes.train.freezing import FrozenEval, groups_of
+from fastrecipes.train.frozen import FrozenPrefix
 
 __all__ = ["settled", "timed_steps"]
 
 SECONDS = 1.0  # that a measurement may take, once each precision has had a step
+FROZEN_PIXELS = 16 * 128 * 128  # as a forward pass alone takes less
 ROUNDS = 7
+_CHOICES = ("fp32", "bf16")
 PIXELS = 4 * 128 * 128  # in the batch: enough to fill matrix units, few enough for a large network
 
 
-def settled(plan: Plan, asked: str, net: nn.Module, blocks: Blocks, began: object = None) -> Plan:
-    """`plan` with a precision that is no longer "auto": what is faster here.
+def settled(plan: Plan, asked: str, net: nn.Module, blocks: Blocks, began: Mapping[str, Any] | None = None) -> Plan:
+    """`plan` with precisions that are no longer "auto": what is faster here.
 
-    `asked`: the recipe's word. `began`: what a run that goes on began with on a CPU; where the recipe leaves it to the
-    machine it counts before all that was measured since.
+    `asked`: the recipe's word. `began`: what run.json says of a run that goes on; where the recipe leaves it to the
+    machine, on a CPU it counts before all that was measured since.
     """
     on_cpu = next(net.parameters()).device.type == "cpu"
-    if asked == "auto" and on_cpu and began in ("fp32", "bf16"):
-        return replace(plan, precision=str(began), precision_by="as the run began")
+    if asked == "auto" and on_cpu and began is not None and began.get("precision") in _CHOICES:
+        frozen = began.get("frozen_precision")
+        frozen = str(frozen) if frozen in _CHOICES else "fp32"
+        return replace(
+            plan, precision=str(began["precision"]), precision_by="as the run began", frozen_precision=frozen
+        )
+    if plan.frozen_precision == "auto":
+        plan = replace(plan, frozen_precision=_frozen(plan, net, blocks))
     if plan.precision != "auto":
         return plan
     times = timed_steps(net, blocks, most_trained(plan), len(plan.vocab))
@@ -42,8 +53,23 @@ def settled(plan: Plan, asked: str, net: nn.Module, blocks: Blocks, began: objec
     return replace(plan, precision=precision, precision_by="measured")
 
 
+def _frozen(plan: Plan, net: nn.Module, blocks: Blocks) -> str:
+    """What the frozen blocks are faster in, measured and remembered."""
+    stage, key = most_frozen(plan), frozen_key(plan)
+    if stage is None or key is None:
+        return "fp32"
+    made = {name: FrozenPrefix.of(net, blocks, stage, name) for name in _CHOICES}
+    x = torch.zeros(max(2, min(stage.bs, FROZEN_PIXELS // stage.size**2)), 3, stage.size, stage.size)
+    runs = {name: partial(prefix.prefix, x) for name, prefix in made.items() if prefix is not None}
+    if len(runs) < len(_CHOICES):
+        return "fp32"
+    times = _alternated(runs)
+    remember_times(key, times)
+    return faster(times)
+
+
 def timed_steps(net: nn.Module, blocks: Blocks, stage: StagePlan, n_classes: int) -> dict[str, float]:
-    """Median seconds of a forward and backward pass of `stage` in fp32 and in bf16, on made-up images.
+    """Least seconds of a forward and backward pass of `stage` in fp32 and in bf16, on made-up images.
 
     A copy of the network is used, and no random generator moves.
     """
@@ -53,14 +79,23 @@ def timed_steps(net: nn.Module, blocks: Blocks, stage: StagePlan, n_classes: int
         bs = max(2, min(stage.bs, PIXELS // stage.size**2))
         x = torch.randn(bs, 3, stage.size, stage.size).to(memory_format=torch.channels_last)
         y = torch.arange(bs) % n_classes
-        times: dict[str, list[float]] = {"fp32": [], "bf16": []}
-        for precision in times:  # each pays once for what is set up
-            _seconds(twin, x, y, precision)
-        started = time.perf_counter()
-        while not times["bf16"] or (len(times["bf16"]) < ROUNDS and time.perf_counter() - started < SECONDS):
-            for precision, seconds in times.items():
-                seconds.append(_seconds(twin, x, y, precision))
-    return {precision: median(seconds) for precision, seconds in times.items()}
+        return _alternated({name: partial(_step, twin, x, y, name) for name in _CHOICES})
+
+
+def _alternated(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The least seconds of each, run in turn: what disturbs a machine only adds."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():  # each pays once for what is set up
+        run()
+    started = time.perf_counter()
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            begun = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - begun)
+        if time.perf_counter() - started >= SECONDS:
+            break
+    return {name: min(seconds) for name, seconds in times.items()}
 
 
 def _as_in(stage: StagePlan, net: nn.Module, blocks: Blocks) -> nn.Module:
@@ -74,10 +109,8 @@ def _as_in(stage: StagePlan, net: nn.Module, blocks: Blocks) -> nn.Module:
     return net
 
 
-def _seconds(net: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: str) -> float:
-    started = time.perf_counter()
+def _step(net: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: str) -> None:
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
         pred = net(x)
     nn.functional.cross_entropy(pred.float(), y).backward()
     net.zero_grad()
-    return time.perf_counter() - started

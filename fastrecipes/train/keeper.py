@@ -97,6 +97,23 @@ class Keeper:
                 return
             yield batch
 
+    def watching(self, learn: Any, *, validates: bool) -> Watching:
+        """Who hears of the features that training or validation needs before its first batch."""
+        return Watching(self, learn, validates)
+
+    def stop_before(self, learn: Any, *, validates: bool) -> None:
+        """Where a signal came before the first batch of an epoch's training or validation, end there."""
+        if not self.stop.asked:
+            return
+        stage, epoch = self.stage.index, learn.epoch
+        if validates:
+            self._stop(Position(stage, epoch, len(learn.dls.train)), self._trained)
+        elif epoch == learn.begin.epoch and learn.begin.batch:
+            self.load_state_dict(learn.begin_kept)
+            self._stop(learn.begin, learn.begin_state)
+        else:
+            self._stop(Position(stage, epoch), learner_state(learn))
+
     def batch_done(self, learn: Any, batch: int) -> None:
         """After a batch, of training or of validation; `batch` counts from 1."""
         position = Position(self.stage.index, learn.epoch, batch)
@@ -200,6 +217,22 @@ class Keeper:
         lrs = (float(hyper["lr"]) if i >= first else None for i, hyper in enumerate(hypers))
         rates = {f"lr_{group.name}": lr for group, lr in zip(self.ledger.plan.groups, lrs, strict=True)}
         return {**rates, "mom": _momentum(hypers[-1])}
+
+
+class Watching:
+    """Hears of features that are computed: moves a bar, and ends the run where that was asked for."""
+
+    def __init__(self, keeper: Keeper, learn: Any, validates: bool) -> None:
+        self.keeper, self.learn, self.validates = keeper, learn, validates
+
+    def computing(self, what: str, done: int, total: int) -> None:
+        """So many images are done."""
+        self.keeper.display.say_computing(f"{self.keeper.stage.label} {what}", done, total)
+        self.keeper.stop_before(self.learn, validates=self.validates)
+
+    def fell_back(self, what: str) -> None:
+        """Announce and record another way of keeping them."""
+        self.keeper.fell_back(what)
 
 
 def _momentum(hyper: Any) -> float | None:

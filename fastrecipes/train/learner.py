@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -30,7 +31,9 @@ from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.averaging import Average
 from fastrecipes.train.compiling import as_it_is, compiling, failed_to_compile
 from fastrecipes.train.decay import DecayApart
+from fastrecipes.train.features import Features
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
+from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.mixing import MixBatches, MixedLoss
@@ -74,6 +77,19 @@ class StageLearner(Learner):
     """batches whose gradients wait for their step"""
     compiled = False
     """whether the network is to be compiled"""
+    prefix: FrozenPrefix | None = None
+    """the frozen blocks as a function of their own; None: they run with the network"""
+    features: Features | None = None
+    """what the frozen blocks make of the images, kept"""
+
+    def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
+        """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
+        if self.prefix is None:
+            with self.precision.cast():
+                return to_float(net(*xb))
+        x = xb[0] if features else self.prefix.features(*xb)
+        with self.precision.cast():
+            return to_float(self.prefix.rest(net, x))
 
     def create_opt(self) -> None:
         """The optimiser; without `wd_bn_bias`, torch's leave out what fastai's own do."""
@@ -96,6 +112,7 @@ class StageLearner(Learner):
         for epoch in range(self.begin.epoch, self.n_epoch):
             self.epoch = epoch
             self.keeper.epoch_begins()
+            self._prepare(self.dls.train)  # before the epoch's events: who is stopped here has not begun it
             ended: CancelFitException | None = None
             try:
                 self._with_events(self._do_epoch, "epoch", CancelEpochException)
@@ -119,16 +136,35 @@ class StageLearner(Learner):
         elif self.n_waiting and self.training:  # a callback ended the epoch before between two steps
             self.opt.zero_grad()
             self.n_waiting = 0
-        batches = self.keeper.loading(self.dl) if self.training else self.dl
-        for i, batch in enumerate(batches, first):
+        batches = self._batches()
+        for i, batch in enumerate(self.keeper.loading(batches) if self.training else batches, first):
             self.one_batch(i, batch)
             self.keeper.batch_done(self, i + 1)
         if self.training:
             self.keeper.training_done(self)
 
+    def _batches(self) -> Iterable[Any]:
+        """The batches of `dl`, or what the frozen blocks made of their images."""
+        self._prepare(self.dl)
+        part = self.features.of(self.dl) if self.features is not None else None
+        return self.dl if self.features is None or part is None else self.features.batches(part, self.epoch)
+
+    def _prepare(self, dl: Any) -> None:
+        """Have the features that stand for the images of `dl` in this epoch, where they are kept."""
+        part = self.features.of(dl) if self.features is not None else None
+        if self.features is None or part is None:
+            return
+        try:
+            self.features.prepare(part, self.epoch, self.keeper.watching(self, validates=dl is self.dls.valid))
+        except MemoryError as e:
+            self.features = None
+            self.keeper.fell_back(f"no room for features ({e}): the frozen blocks run for every image of every epoch")
+
     def _do_one_batch(self) -> None:
         """A batch; with `auto_batch`, in as many parts as memory needs, each of two images or more for BatchNorm's sake."""
         before = self._waiting_gradients()
+        if self.prefix is not None and self.training:  # what is random above the frozen blocks, whoever ran them
+            self.dl.draws.seed_for("rest", self.iter)
         while True:
             try:
                 return self._in_parts()
@@ -207,9 +243,8 @@ class StageLearner(Learner):
 
     def _one_part(self, share: float) -> torch.Tensor:
         """One part forward and, where it trains, backward; its predictions."""
-        with self.precision.cast():
-            self.pred = self.model(*self.xb)
-        self.pred = to_float(self.pred)
+        kept = self.features is not None and self.features.of(self.dl) is not None
+        self.pred = self.outputs(self.model, self.xb, features=kept)
         self("after_pred")
         self.loss_grad = self.loss_func(self.pred, *self.yb)
         self.loss = self.loss_grad.clone()
@@ -268,9 +303,7 @@ def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
     if train and hasattr(learn, "frozen_eval"):
         learn.frozen_eval.before_train()
     with torch.set_grad_enabled(train):
-        with learn.precision.cast():
-            pred = learn.model(xb)
-        loss = learn.loss_func(to_float(pred), *yb)
+        loss = learn.loss_func(learn.outputs(learn.model, (xb,)), *yb)
     if train:
         loss.backward()
         learn.opt.step()

@@ -94,7 +94,9 @@ class _Probing:
             bar(done)
             self._check_stop()
 
-        test = range_test(self.ready, self.stage, start=FROM, end=TO, num_it=steps, on_step=on_step)
+        test = range_test(
+            self.ready, self.stage, start=FROM, end=TO, num_it=steps, on_step=on_step, on_work=self._on_work
+        )
         read = found(test)
         save_curve(test, self.saver.ledger.folder.path)
         log.info("%s: %s", self.stage.label, read.verdict[0])  # the others advise on options of `lrfind`
@@ -143,7 +145,7 @@ class _Probing:
         row = {"stage": stage.index, "candidate": candidate, "lr": self.probe.said[candidate], "round": number}
         row |= {"steps": first + turn.steps}
         try:
-            values, state = trained(self.ready, turn, self._on_batch(candidate, turn))
+            values, state = trained(self.ready, turn, self._on_batch(candidate, turn), self._on_work)
             row |= self._judged(values)
         except DivergedError as e:
             row, state = row | {"note": e.problems[0]}, None
@@ -159,6 +161,10 @@ class _Probing:
         if value is None or not math.isfinite(value):
             raise DivergedError(f"{self._monitor} is no number")
         return {"value": value, "valid_loss": loss}
+
+    def _on_work(self, what: str, done: int, total: int) -> None:
+        self.display.say_computing(what, done, total)
+        self._check_stop()
 
     def _on_batch(self, candidate: int, turn: Turn) -> Callable[[Any], None]:
         n = len(self.probe.lrs)

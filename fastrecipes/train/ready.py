@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from fastai.torch_core import default_device
@@ -26,6 +28,8 @@ from fastrecipes.planning.resolve import make_plan
 from fastrecipes.planning.start import start_file
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.train.display import counted, log
+from fastrecipes.train.features import features_of
+from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.gain import settled
 from fastrecipes.train.learner import StageLearner, stage_learner
 from fastrecipes.train.loss import loss_of
@@ -56,11 +60,16 @@ class Ready:
 
 
 def make_ready(
-    recipe: Recipe, workers: int | None, console: Console, *, weights: bool = True, precision: object = None
+    recipe: Recipe,
+    workers: int | None,
+    console: Console,
+    *,
+    weights: bool = True,
+    began: Mapping[str, Any] | None = None,
 ) -> Ready:
     """Plan the run, look at every image, and load the network's weights; nothing is written but to the user's cache.
 
-    Without `weights` they stay random: a run that goes on brings its own. `precision`: what it began with on a CPU.
+    Without `weights` they stay random: a run that goes on brings its own. `began`: its run.json, where it goes on on a CPU.
     """
     with counted(console, "generating the demo images") as on_image:
         plan, dataset = plan_recipe(recipe, on_image=on_image)
@@ -80,7 +89,7 @@ def make_ready(
     if workers is None:
         workers = min(16, torch.get_num_threads()) if device.type == "cuda" else 0
     net = net.to(device).to(memory_format=_memory_format(recipe, plan, device))  # type: ignore[call-overload]  # torch's stub lacks it
-    plan = settled(plan, recipe.precision, net, blocks, precision)
+    plan = settled(plan, recipe.precision, net, blocks, began)
     return Ready(used, recipe, plan, dataset, net, blocks, image_stats(arch), device, workers)
 
 
@@ -92,7 +101,9 @@ def from_scratch(ready: Ready) -> Ready:
 
 def planned_as(ready: Ready, plan: Plan) -> Ready:
     """`ready` with another plan of the same recipe, in the precision that was settled on."""
-    return replace(ready, plan=replace(plan, precision=ready.plan.precision, precision_by=ready.plan.precision_by))
+    was = ready.plan
+    settled = {name: getattr(was, name) for name in ("precision", "precision_by", "frozen_precision")}
+    return replace(ready, plan=replace(plan, **settled))
 
 
 def _memory_format(recipe: Recipe, plan: Plan, device: torch.device) -> torch.memory_format:
@@ -145,6 +156,10 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     )  # fmt: skip
     loss_func = loss_of(ready.recipe.loss_func, ready.dataset, ready.device)
     learn = stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)
+    if stage.prefix is not None:
+        precision = ready.plan.frozen_precision if ready.plan.frozen_precision != "auto" else "fp32"
+        learn.prefix = FrozenPrefix.of(ready.net, ready.blocks, stage, precision)
+        learn.features = features_of(ready.recipe, ready.dataset, stage, learn, ready.stats)
     if ready.recipe.train_metrics:
         learn.seen = seen_dl(dls, ready.dataset, ready.plan.seed)
     return learn

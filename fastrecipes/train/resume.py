@@ -30,6 +30,7 @@ __all__ = [
 
 _NOT_COMPARED = ("source",)  # the data itself is compared, wherever it lies now
 _SHOWN = 3
+_CONDITIONS = ("device", "threads", "precision", "frozen_precision")
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ def other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
     from fastrecipes.train.facts import facts_of
 
     now = facts_of(ready)
-    was = {name: info.get(name) for name in ("device", "threads", "precision")} | dict(info.get("versions", {}))
-    is_ = {name: now[name] for name in ("device", "threads", "precision")} | now["versions"]
+    was = {name: info.get(name) for name in _CONDITIONS} | dict(info.get("versions", {}))
+    is_ = {name: now[name] for name in _CONDITIONS} | now["versions"]
     for name, value in is_.items():
         if was.get(name) != value:
             yield f"{name} was {was.get(name)} when the run began and is {value} now"

@@ -42,8 +42,9 @@ class RangeTest:
 
 
 def range_test(
-    ready: Ready, stage: StagePlan, *, start: float, end: float, num_it: int, on_step: Callable[[int, int], None]
-) -> RangeTest:
+    ready: Ready, stage: StagePlan, *, start: float, end: float, num_it: int, on_step: Callable[[int, int], None],
+    on_work: Callable[[str, int, int], None] = lambda *_: None,
+) -> RangeTest:  # fmt: skip
     """Train a copy of the network for `num_it` steps at rates that rise from `start` to `end` by equal factors.
 
     Size, batches, mixing, precision, frozen blocks, accumulation and callbacks are the stage's own, momentum that at the
@@ -52,7 +53,7 @@ def range_test(
     """
     with generators_kept():
         learn: Any = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
-        learn.begin_at(Position(stage.index), None, Unkept(ready.plan.seed), {})
+        learn.begin_at(Position(stage.index), None, Unkept(ready.plan.seed, on_work=on_work), {})
         rising = LrFinder(stage, start, end, num_it, on_step)
         learn.fit(-(-num_it // stage.steps_per_epoch), lr=list(stage.lrs), wd=stage.wd, cbs=[rising])
     return RangeTest(stage, tuple(rising.rates), tuple(rising.losses), tuple(rising.smoothed), num_it, rising.diverged)

@@ -87,8 +87,8 @@ def run(
         if unborn is not None:  # stopped before it had written what it is: nothing to compare with
             parent = None
         on_cpu = parent is not None and parent.info.get("device") == "cpu"
-        precision = parent.info.get("precision") if parent is not None and on_cpu else None
-        ready = make_ready(recipe, workers, console, weights=parent is None or fork, precision=precision)
+        began = parent.info if parent is not None and on_cpu else None
+        ready = make_ready(recipe, workers, console, weights=parent is None or fork, began=began)
         begin = begin_of(parent) if parent is not None else Begin()
         if unborn is not None:
             check_ready(ready, Path(out), console)
@@ -101,7 +101,7 @@ def run(
         else:
             folder, ready = parent, check_same(parent, ready)
             if begin.learner is None:  # stopped before its first checkpoint
-                ready = make_ready(recipe, workers, console, precision=precision)
+                ready = make_ready(recipe, workers, console, began=began)
         with (
             LogFile(folder.log) as file, telling(file, "%(asctime)s %(message)s"),
             recorded(folder, ready, parent, begin, [word for tracker in trackers for word in tracker.words], branch),

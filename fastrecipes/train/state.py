@@ -51,6 +51,7 @@ def learner_state(learn: Any) -> State:
         "train_iter": learn.train_iter,
         "n_parts": learn.n_parts,
         "compiled": learn.compiled,
+        "features": learn.features is not None,
         "precision": learn.precision.state_dict(),
         "n_waiting": learn.n_waiting,
         "waiting": waiting_gradients(learn) if learn.n_waiting else [],
@@ -67,6 +68,8 @@ def load_learner_state(learn: Any, state: Mapping[str, Any]) -> None:
     _load_optimizer(learn.opt, copy.deepcopy(dict(state["optimizer"])))
     for name in ("train_iter", "pct_train", "n_parts", "compiled", "n_waiting"):
         setattr(learn, name, state[name])
+    if not state.get("features", True):  # there was no room for them
+        learn.features = None
     learn.precision.load_state_dict(state["precision"])
     for p, grad in zip(learn.model.parameters(), state["waiting"], strict=False):
         p.grad = None if grad is None else _beside(grad, p)

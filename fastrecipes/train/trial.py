@@ -53,7 +53,9 @@ class Turn:
         return round(step * (self.stage.steps - 1) / (self.steps - 1))
 
 
-def trained(ready: Ready, turn: Turn, on_batch: Callable[[Any], None]) -> tuple[dict[str, float | None], State]:
+def trained(
+    ready: Ready, turn: Turn, on_batch: Callable[[Any], None], on_work: Callable[[str, int, int], None]
+) -> tuple[dict[str, float | None], State]:
     """Train one round of a candidate: the values of its validation, and its Learner's state before that.
 
     Everything is as the stage has it, but: the stage's whole schedule passes in these few steps, so that every rate is
@@ -66,7 +68,7 @@ def trained(ready: Ready, turn: Turn, on_batch: Callable[[Any], None]) -> tuple[
     with generators_kept():
         learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), replace(turn.stage, ema=None))
         learn.compiled = False
-        keeper: Any = Unkept(ready.plan.seed, trial.batch_done, trial.epoch_done)
+        keeper: Any = Unkept(ready.plan.seed, trial.batch_done, trial.epoch_done, on_work)
         learn.begin_at(turn.begin, turn.state, keeper, {})
         cbs = [Squeezed(turn, trial), Guard(turn.stage, len(ready.plan.vocab))]
         learn.fit(turn.epochs, lr=list(turn.stage.lrs), wd=turn.stage.wd, cbs=cbs)

@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import torch
-from fastai.torch_core import to_float
 
 from fastrecipes.train.averaging import kept_net
 
@@ -39,8 +38,7 @@ def seen_values(learn: Any) -> dict[str, float]:
     with torch.no_grad():
         for x, y in learn.seen:
             learn.xb, learn.yb = (x.as_subclass(torch.Tensor),), (y,)  # as fastai hands batches to its networks
-            with learn.precision.cast():
-                learn.pred = to_float(net(*learn.xb))
+            learn.pred = learn.outputs(net, learn.xb)
             for metric in metrics:
                 metric.accumulate(learn)
     learn.xb, learn.yb, learn.pred = batch

@@ -1,0 +1,26 @@
+"""What of a frozen network is computed once and kept."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastrecipes.declare.fields import declared
+from fastrecipes.declare.rules import whole
+
+__all__ = ["Views", "views"]
+
+
+@declared
+class Views:
+    """Features of `k` fixed augmented views of each training image stand in for those of fresh ones.
+
+    Epoch e of a stage trains on view e modulo k. Nothing is lost where a stage has no more epochs than views.
+
+    >>> views(k=2).k
+    2
+    """
+
+    k: Annotated[int, whole(at_least=1)] = 4
+
+
+views = Views

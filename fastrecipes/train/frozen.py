@@ -1,0 +1,81 @@
+"""The frozen blocks of a stage as a pure function of the image: no gradient, no statistics, in its own precision."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import torch
+from torch import nn
+
+from fastrecipes.data.draws import Draws
+from fastrecipes.nets.blocks import Blocks
+from fastrecipes.nets.prefix import Cut, Prefix, cut_prefix, prefix_of, run_rest
+from fastrecipes.planning.plan import StagePlan
+
+__all__ = ["FrozenPrefix"]
+
+_TRIED = 2  # images on which a cut is tried
+
+
+class FrozenPrefix:
+    """What the frozen blocks of a stage make of images, and what the network makes of that.
+
+    Images go through them in batches of one size, the last one filled up: no result depends on its neighbours.
+    """
+
+    def __init__(self, cut: Cut, prefix: Prefix, bs: int, tried: torch.Tensor) -> None:
+        self.cut, self.prefix, self.bs, self.device = cut, prefix, bs, tried.device
+        self.channels_last = tried.ndim == 4 and not tried.is_contiguous()
+
+    @classmethod
+    def of(cls, net: nn.Module, blocks: Blocks, stage: StagePlan, precision: str) -> FrozenPrefix | None:
+        """The prefix of `net` with the weights that it has now; None where the network cannot be cut there."""
+        device = next(net.parameters()).device
+        generator = torch.Generator().manual_seed(Draws(0).key("tried") & (2**63 - 1))
+        x = torch.randn(_TRIED, 3, stage.size, stage.size, generator=generator).to(device)
+        cut = cut_prefix(net, blocks, stage.freeze_to, x)
+        if cut is None:
+            return None
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        prefix = prefix_of(net, cut, x, dtype=dtype, fold=True)
+        return cls(cut, prefix, stage.bs, prefix(x))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.prefix.dtype
+
+    @property
+    def kept_shape(self) -> tuple[int, ...]:
+        """Of one image's features, in the order in which they lie in memory."""
+        c, *rest = self.cut.shape
+        return (*rest, c) if self.channels_last else self.cut.shape
+
+    def as_kept(self, features: torch.Tensor) -> torch.Tensor:
+        """The same values, contiguous, in `kept_shape`."""
+        return (features.permute(0, 2, 3, 1) if self.channels_last else features).contiguous()
+
+    def as_given(self, kept: torch.Tensor) -> torch.Tensor:
+        """What `as_kept` was made of, in the same memory format: other strides may round otherwise."""
+        return kept.permute(0, 3, 1, 2) if self.channels_last else kept
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Features of images `(n, 3, size, size)`, at most a batch of them."""
+        x, n = x.as_subclass(torch.Tensor), len(x)
+        if n < self.bs:
+            x = torch.cat([x, x[-1:].expand(self.bs - n, *x.shape[1:])])
+        return self.prefix(x)[:n]
+
+    def rest(self, net: nn.Module, features: torch.Tensor) -> torch.Tensor:
+        """What `net` gives for images with these features."""
+        return run_rest(net, self.cut, features.float())
+
+    @cached_property
+    def digest(self) -> str:
+        """A checksum of all that the features depend on beside the images."""
+        found = hashlib.sha256(repr((self.cut, self.bs, str(self.prefix.dtype), torch.__version__)).encode())
+        for name, tensor in self.prefix.net.state_dict().items():
+            flat = tensor.detach().cpu().reshape(-1).contiguous()
+            found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
