@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 __all__ = ["Draws", "seed_all"]
 
@@ -40,6 +41,17 @@ class Draws:
     def drawn(self, weights: Sequence[float], n: int) -> list[int]:
         """`n` item numbers drawn with replacement, each as likely as its weight."""
         return random.Random(self.key("drawn")).choices(range(len(weights)), weights, k=n)
+
+    def uniforms(self, what: str, positions: Sequence[int], k: int) -> NDArray[np.float64]:
+        """`k` numbers in [0, 1) for each position, `(len(positions), k)`: those of a position do not depend on the others.
+
+        SplitMix64 (Steele, Lea and Flood 2014), whose n-th number needs no other one.
+        """
+        places = np.asarray(positions, np.uint64)[:, None] * np.uint64(k) + np.arange(1, k + 1, dtype=np.uint64)
+        z = np.uint64(self.key(what)) + places * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
     def seed_for(self, what: str, position: int = 0) -> None:
         """Seed Python, numpy and torch for one draw."""
