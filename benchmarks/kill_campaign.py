@@ -297,6 +297,14 @@ def flip_stored_bit(run: Path) -> None:
     path.write_bytes(data)
 
 
+def spoil_cache(run: Path) -> None:
+    """Lose half of the arrays in the user's cache and damage the others: all are made anew."""
+    from fastrecipes.record.cache import cache_folder
+
+    for i, path in enumerate(sorted((cache_folder() / "arrays").glob("*.array"))):
+        path.unlink() if i % 2 else path.write_bytes(path.read_bytes()[:-1] + b"?")
+
+
 def plant_error(run: Path) -> None:
     """Change one bit of one weight behind a valid checksum: no run may notice, the comparison has to."""
     import torch
@@ -371,7 +379,8 @@ def cases(
             kills += 3
         elif i % 7 == 5:
             late = Fault("batch", rnd.randint(counts["batch"] // 2, counts["batch"]))
-            yield Case(f"{tag}: {late}, newest checkpoint damaged", words, [late], between=flip_stored_bit)
+            what, between = (("newest checkpoint", flip_stored_bit), ("cache", spoil_cache))[i % 2]
+            yield Case(f"{tag}: {late}, {what} damaged", words, [late], between=between)
             kills += 1
         elif i % 7 == 6:
             yield Case(f"{tag}: {one}, resumed with 2 workers", words, [one], resume_words=["--workers", "2"])

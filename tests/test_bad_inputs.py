@@ -134,6 +134,24 @@ DROPPED = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("words", "limit", "message"),
+    [
+        (["--set", "loader=fast"], "", "--set loader=fast: expected one of 'auto', 'fastai', got 'fast'"),
+        ([], "lots", "FASTRECIPES_CACHE_LIMIT='lots': expected a size such as 20GB or 500MB"),
+    ],
+)
+def test_a_wrong_word_about_loading_is_one_clear_line(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, words: list[str], limit: str, message: str
+) -> None:
+    """Before anything is trained or written."""
+    monkeypatch.setenv("FASTRECIPES_CACHE_LIMIT", limit)
+    told = cli("run", recipe_file(), "--out", tmp_path / "runs", *words)
+    lines = [line for line in told.err.splitlines() if not line.startswith("note: ")]
+    assert (lines, told.out, told.code) == ([f"error: {message}"], "", 2)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_every_number_is_spoken_for() -> None:
     """Once each."""
     assert sorted([*(case[0] for case in CASES), *ELSEWHERE, *DROPPED]) == list(range(1, 91))

@@ -51,6 +51,7 @@ PLAN = """\
 recipe    tiny (seed 42)
 network   timm/test_resnet, 0.37 M parameters; weights: none (random)
 data      PHOTOS: 36 training and 12 validation images, 3 classes
+images    decoded once, one-pass augmentation
 training  3 epochs in 2 stages, 12 optimiser steps; best checkpoint by accuracy
 
 stage     trains           parameters  rate  px  bs  epochs  steps      wd  batchnorm      schedule

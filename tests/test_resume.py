@@ -46,6 +46,9 @@ def test_killed_runs_end_as_the_whole_one(name: str, lines: dict[str, list[str]]
         campaign.Case(
             "damaged", words, [campaign.Fault("batch", counts["batch"] - 3)], between=campaign.flip_stored_bit
         ),
+        campaign.Case(
+            "no images kept", words, [campaign.Fault("batch", counts["batch"] // 2)], between=campaign.spoil_cache
+        ),
     ]
     for case in killed:
         outcome = campaign.play(case, tmp_path / "case")

@@ -18,7 +18,7 @@ from fastrecipes.read.shipped import recipe_path
 __all__ = ["Opening", "check_resume", "open_recipe", "opened"]
 
 
-EXACT = ("cache=off", "prefix=off", "precision=fp32")
+EXACT = ("cache=off", "prefix=off", "precision=fp32", "loader=fastai")
 """what `--exact` stands for: every step as fastai itself computes it"""
 
 

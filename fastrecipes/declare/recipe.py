@@ -29,10 +29,11 @@ from fastrecipes.declare.rules import (
 from fastrecipes.declare.schedules import OneCycle
 from fastrecipes.declare.stopping import EarlyStop
 
-__all__ = ["BAD_IMAGES", "BATCHNORM", "PRECISIONS", "Origin", "Recipe", "Stage", "first_stages", "scaled"]
+__all__ = ["BAD_IMAGES", "BATCHNORM", "LOADERS", "PRECISIONS", "Origin", "Recipe", "Stage", "first_stages", "scaled"]
 
 BATCHNORM = ("train", "frozen_affine", "frozen")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+LOADERS = ("auto", "fastai")
 BAD_IMAGES = ("error", "skip", "report")
 
 _UNFREEZE = Rule(
@@ -211,6 +212,9 @@ class Recipe:
     seed: Annotated[int, whole(at_least=0, at_most=2**32 - 1)] = 42
     on_divergence: Annotated[Any, optional(_ROLLBACK)] = None
     """None: a loss that is NaN or explodes ends the run; Rollback(): try again from the last good state, slower"""
+    loader: Annotated[str, choice(*LOADERS)] = "auto"
+    """"auto": where every transform of the data is a known one of fastai's, images are decoded once and augmented in one
+    pass; "fastai": exactly as fastai loads them"""
     auto_batch: Annotated[bool, _FLAG] = False
     """where memory runs out, train each batch in halves, quarters ... whose gradients add up to the same step"""
     on_bad_image: Annotated[str, choice(*BAD_IMAGES)] = "error"

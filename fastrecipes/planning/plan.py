@@ -76,6 +76,8 @@ class StagePlan:
     """the rates that are tried at the stage's start; None: its rates are given"""
     prefix: FrozenPlan | None = None
     """the frozen blocks by themselves; None: they run with the network"""
+    images: str = ""
+    """how they are loaded, in words"""
 
     @property
     def label(self) -> str:

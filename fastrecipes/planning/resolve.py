@@ -11,6 +11,7 @@ from fastai.torch_core import default_device, norm_bias_params
 from torch import nn
 
 from fastrecipes.data.dataset import Dataset, block_of
+from fastrecipes.data.loaders import how_loaded
 from fastrecipes.declare.described import shown
 from fastrecipes.declare.fields import is_declared
 from fastrecipes.declare.rates import Probe
@@ -110,7 +111,8 @@ def _resolved(
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
-        aug=_aug(recipe, stage), prefix=_prefix(recipe, stage, net, blocks, first, batchnorm, dataset),
+        aug=recipe.of(stage, "aug"), images=_images(recipe, stage, dataset),
+        prefix=_prefix(recipe, stage, net, blocks, first, batchnorm, dataset),
     )  # fmt: skip
     return _placed("lr: ", _with_rates, whole, stage.lr, names)
 
@@ -134,12 +136,11 @@ def _prefix(
     return planned_prefix(recipe, stage, net, blocks, first, (len(dataset.train), len(dataset.valid)))
 
 
-def _aug(recipe: Recipe, stage: Stage) -> float | None:
-    """How strongly a stage's images are augmented, where the recipe's data takes it."""
-    aug = recipe.of(stage, "aug")
-    if aug is not None:
-        block_of(recipe.data, recipe.of(stage, "size"), aug)
-    return aug
+def _images(recipe: Recipe, stage: Stage, dataset: Dataset) -> str:
+    """How a stage's images are loaded. Raises `RecipeError` where the recipe's data cannot make them."""
+    block = block_of(recipe.data, recipe.of(stage, "size"), recipe.of(stage, "aug"))
+    how = how_loaded(recipe, dataset, block)
+    return f"as fastai loads them ({how})" if isinstance(how, str) else "decoded once, one-pass augmentation"
 
 
 def _batches(recipe: Recipe, stage: Stage, n_train: int) -> tuple[int, int]:

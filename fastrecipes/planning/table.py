@@ -39,6 +39,7 @@ def _heading(plan: Plan) -> RenderableType:
         grid.add_row("head", f"{escape(plan.head)}, {plan.groups[-1].n_params:,} parameters")
     counts = f"{plan.n_train:,} training and {plan.n_valid:,} validation images, {len(plan.vocab)} classes"
     grid.add_row("data", f"{escape(clean(plan.source))}: {counts}")
+    grid.add_row("images", escape("; ".join(_images(plan))))
     n = len(plan.stages)
     total = f"{plan.epochs} epochs in {n} stage{'s' if n > 1 else ''}, {plan.steps:,} optimiser steps"
     total += f" and {plan.probe_steps:,} of probes" if plan.probe_steps else ""
@@ -57,6 +58,12 @@ def _precision(plan: Plan) -> str:
         frozen = "" if same else f", frozen blocks {plan.frozen_precision}"
         return f"; precision auto: {plan.precision}{frozen}, {plan.precision_by}"
     return "" if plan.precision == "fp32" else f"; computes in {plan.precision}"
+
+
+def _images(plan: Plan) -> Iterator[str]:
+    """How they are loaded; once, where all stages do the same."""
+    said = [stage.images for stage in plan.stages]
+    yield from said[:1] if len(set(said)) == 1 else (f"{s.label} {s.images}" for s in plan.stages)
 
 
 def _stages(plan: Plan) -> Table:

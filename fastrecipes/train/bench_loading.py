@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from fastrecipes.data.draws import Draws
+from fastrecipes.data.loaders import fill_images
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 from fastrecipes.planning.plan import StagePlan
@@ -103,6 +104,7 @@ def bench_loading(
     learners = [stage_of(replace(ready, workers=loader.workers), stage) for loader in tried]
     for learn, loader in zip(learners, tried, strict=True):
         _set_up(learn.dls.train, loader)
+        fill_images(learn.dls)
     with counted(console, "timing the loader") as on_step:
         batch = learners[0].dls.train.one_batch()
         try_on(learners[0], batch, train=True)  # pays for what is set up once
@@ -139,9 +141,9 @@ def _alone(learn: StageLearner, batch: Any, seconds: float) -> float:
 def _three_passes(learn: StageLearner, loader: Loader, draws: Draws, seconds: float) -> list[_Pass]:
     """One round of a loader: decoded only, with batch transforms, trained on."""
     dl: Any = learn.dls.train
-    transforms, dl.after_batch = dl.after_batch, _as_it_is
+    dl.transforms = False
     decoded = _pass(dl, lambda _: None, loader, draws, seconds)
-    dl.after_batch = transforms
+    dl.transforms = True
     transformed = _pass(dl, _wait, loader, draws, seconds)
     return [decoded, transformed, _pass(dl, lambda batch: try_on(learn, batch, train=True), loader, draws, seconds)]
 
@@ -151,10 +153,6 @@ def _summed(loader: Loader, rounds: Sequence[Sequence[_Pass]], bs: int) -> Loadi
     speeds = (bs / median(one.batch for one in passes) for passes in (decoded, transformed, trained))
     waited, start = median(one.waited for one in trained), median(one.start for one in decoded)
     return Loading(loader, *speeds, rounds=tuple(bs / one.batch for one in trained), waited=waited, start=start)
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
 
 
 def _wait(_: Any) -> None:

@@ -15,6 +15,7 @@ from fastai.optimizer import Adam, OptimWrapper
 from rich.console import Console
 
 from fastrecipes.data.dataset import block_of
+from fastrecipes.data.loaders import fill_images
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.nets.blocks import modules_of
 from fastrecipes.planning.plan import StagePlan
@@ -110,6 +111,7 @@ def _as_a_run(ready: Ready, stage: StagePlan) -> Any:
     """The stage's Learner around a copy of the network, whose frozen blocks run for every image."""
     learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
     learn.features = None
+    fill_images(learn.dls)
     return learn
 
 

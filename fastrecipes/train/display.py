@@ -153,6 +153,15 @@ class RunDisplay:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
+    @contextmanager
+    def counted(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar for work on images beside the others: the function to call with (done, total)."""
+        task = self.bars.add_task(what, total=None, told="", visible=False)
+        try:
+            yield lambda done, total: self.bars.update(task, completed=done, total=total, visible=True)
+        finally:
+            self.bars.remove_task(task)
+
     def begin_at(self, position: Position) -> None:
         """Count what an interrupted run had done before."""
         stages = self.plan.stages[: position.stage]

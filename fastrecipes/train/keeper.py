@@ -162,6 +162,12 @@ class Keeper:
         """Announce and record that the stage goes on in another way than was asked for."""
         self.ledger.fell_back(f"{self.stage.label}: {what}")
 
+    def check_stop(self) -> None:
+        """Before the first batch: nothing has changed since the last checkpoint. Raises `StoppedError` where a signal came."""
+        if self.stop.asked:
+            told = f"stopped by {self.stop.asked.name} before {self.stage.label} trained; its state is written"
+            raise StoppedError(told, exit_code=self.stop.exit_code)
+
     def _stop(self, position: Position, state: dict[str, Any]) -> None:
         self.saver.save(position, state, self.state_dict() if position.batch else None)
         place = f"{self.stage.label} epoch {position.epoch + 1}, batch {position.batch}"

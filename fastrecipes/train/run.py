@@ -31,6 +31,7 @@ from fastrecipes.train.facts import facts_of
 from fastrecipes.train.faults import in_words, told
 from fastrecipes.train.forking import Branch, check_trunk, forked
 from fastrecipes.train.guard import Guard
+from fastrecipes.train.images import decoded_images
 from fastrecipes.train.keeper import Keeper, Saver
 from fastrecipes.train.kernels import fast_kernels
 from fastrecipes.train.ledger import Ledger
@@ -192,7 +193,8 @@ def _train_stage(ready: Ready, stage: StagePlan, begin: Begin, keeper: Keeper) -
         learn.begin_at(begin.position, begin.learner if begin.in_stage else None, keeper, begin.keeper or {})
         schedule = schedule_of(stage, keeper.ledger.slowed.factor(stage.index))
         cbs = [schedule, Guard(stage, len(ready.plan.vocab)), Confusion(), Predicted(), keeper.display.callback(stage)]
-        learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
+        with decoded_images(learn, keeper):
+            learn.fit(stage.epochs, lr=list(stage.lrs), wd=stage.wd, cbs=cbs)
 
 
 def _rolled_back(ready: Ready, ledger: Ledger, saver: Saver, stage: StagePlan, error: DivergedError) -> Begin:

@@ -10,6 +10,7 @@ from typing import Any
 from fastai.callback.core import CancelTrainException, CancelValidException  # type: ignore[attr-defined]
 from fastai.callback.schedule import ParamScheduler
 
+from fastrecipes.data.loaders import fill_images
 from fastrecipes.errors import DivergedError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.apart import Unkept, generators_kept
@@ -67,6 +68,7 @@ def trained(
     trial = _Trial(turn, on_batch)
     with generators_kept():
         learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), replace(turn.stage, ema=None))
+        fill_images(learn.dls)  # for all candidates, and for the stage after them
         learn.compiled = False
         keeper: Any = Unkept(ready.plan.seed, trial.batch_done, trial.epoch_done, on_work)
         learn.begin_at(turn.begin, turn.state, keeper, {})

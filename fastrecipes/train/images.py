@@ -1,0 +1,34 @@
+"""The images of a stage, decoded before its first epoch, so that every epoch finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from fastrecipes.data.loaders import fill_images
+from fastrecipes.train.keeper import Keeper
+
+__all__ = ["decoded_images"]
+
+
+@contextmanager
+def decoded_images(learn: Any, keeper: Keeper) -> Iterator[None]:
+    """A stage's images for as long as it trains: what the cache lacks is decoded first, and workers end when it does.
+
+    What does not fit into the cache is decoded in every epoch, said and recorded.
+    """
+
+    def on_image(done: int, total: int) -> None:
+        keeper.check_stop()
+        count(done, total)
+
+    with keeper.display.counted(f"{keeper.stage.label} decoding images") as count:
+        fault = fill_images(learn.dls, on_image=on_image)
+    if fault is not None:
+        keeper.fell_back(fault)
+    try:
+        yield
+    finally:
+        for dl in learn.dls.loaders:
+            dl.close()
