@@ -159,7 +159,13 @@ def features_of(recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, 
         return None
     block: Any = block_of(recipe.data, stage.size, stage.aug)
     images = digest_of(
-        block.type_tfms, block.item_tfms, block.batch_tfms, block.getters, stats, _code(recipe), stage.bs,
+        block.type_tfms,
+        block.item_tfms,
+        block.batch_tfms,
+        block.getters,
+        stats,
+        _code(recipe),
+        stage.bs,
         stage.images,
     )
     views = {"training": stage.prefix.views, "validation": int(stage.prefix.valid)}
