@@ -66,16 +66,23 @@ def test_branches_end_as_runs_of_their_own(cli: Cli, recipe_file: Write, tmp_pat
         assert Path(info["forked_from"]).parent == out / "tiny" / "sweeps" / swept(out)["sweep"] / "trunks" / "tiny"
 
 
-def test_all_that_has_state_is_taken_over(cli: Cli, tmp_path: Path) -> None:
-    """Averages, early stopping, the best weights of a stage, accumulated batches, plateaus: of the campaign's recipe."""
-    words = dict(campaign.command_lines(tmp_path))["adam"][1:]
-    vary = ["--vary", "stages.2.lr=3e-3,1e-3", "--vary", "stages.4.clip=1.0,0.5"]
+@pytest.mark.parametrize(
+    ("name", "varied"),
+    [
+        ("adam", {"stages.2.lr": "3e-3,1e-3", "stages.4.clip": "1.0,0.5"}),
+        ("probe", {"stages.2.wd": "0.1,0.01"}),
+    ],
+)
+def test_all_that_has_state_is_taken_over(cli: Cli, tmp_path: Path, name: str, varied: dict[str, str]) -> None:
+    """Averages, early stopping, the best weights of a stage, accumulated batches, plateaus, probes: of the campaign's recipes."""
+    words = dict(campaign.command_lines(tmp_path))[name][1:]
+    vary = [word for field, values in varied.items() for word in ("--vary", f"{field}={values}")]
     assert cli("sweep", *words, *vary, "--out", tmp_path / "runs").code == 0
-    runs = folders(tmp_path / "runs", "adam")
-    assert len(runs) == 4
-    sets = ["--set", "stages.2.lr=1e-3", "--set", "stages.4.clip=0.5"]
+    last = {field: values.rpartition(",")[2] for field, values in varied.items()}
+    sets = [word for field, value in last.items() for word in ("--set", f"{field}={value}")]
     assert cli("run", *words, *sets, "--out", tmp_path / "alone").code == 0
-    assert campaign.left_in(runs["1e-3", "0.5"]) == campaign.result(tmp_path / "alone")
+    branch = folders(tmp_path / "runs", name)[tuple(last.values())]
+    assert campaign.left_in(branch) == campaign.result(tmp_path / "alone")
 
 
 def test_a_stopped_sweep_goes_on(
