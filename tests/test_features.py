@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fastrecipes.errors import StoppedError
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.record.store import Store, user_store
+from fastrecipes.train.features import Features
 from fastrecipes.train.frozen import FrozenPrefix
 
 Write = Callable[..., Path]
@@ -62,9 +63,9 @@ def weights_of(done: Any, name: str = "stages.1") -> dict[str, torch.Tensor]:
     return load_weights_file(done.folder / "checkpoints" / f"{name}.safetensors")[0]
 
 
-def assert_same(a: Any, b: Any) -> None:
+def assert_same(a: Any, b: Any, names: Sequence[str] = ("best", "stages.0", "stages.1")) -> None:
     """The same weights after each stage and in the best epoch, bit for bit, and the same values of every epoch."""
-    for name in ("best", "stages.0", "stages.1"):
+    for name in names:
         ours, theirs = weights_of(a, name), weights_of(b, name)
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
     times = ("seconds", "wait_seconds", "images_per_s", "memory_mb")
@@ -76,13 +77,13 @@ class Computed:
     """Counts the images that went through frozen blocks."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.images, plain = 0, FrozenPrefix.features
+        self.images, plain = 0, FrozenPrefix.passing
 
-        def features(prefix: FrozenPrefix, x: torch.Tensor) -> torch.Tensor:
-            self.images += len(x)
-            return plain(prefix, x)
+        def passing(prefix: FrozenPrefix, x: torch.Tensor, by: Sequence[FrozenPrefix] = ()) -> list[torch.Tensor]:
+            self.images += len(x) if len(x) > 2 else 0  # two made-up images are what cuts are tried on
+            return plain(prefix, x, by)
 
-        monkeypatch.setattr(FrozenPrefix, "features", features)
+        monkeypatch.setattr(FrozenPrefix, "passing", passing)
 
 
 def test_kept_features_change_nothing(still: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +105,20 @@ def test_the_prefix_changes_no_more_than_rounding(still: Recipe, tmp_path: Path)
     own = weights_of(run(still, out=tmp_path / "own"))
     for name, tensor in plain.items():
         torch.testing.assert_close(own[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_later_stages_take_what_passes_by(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages that unfreeze block after block see every view once, in the first of them, and end as they would alone."""
+    stages = [Stage(epochs=2, unfreeze=n, lr=1e-2) for n in (0, 1, 2)]
+    recipe = replace(moving, stages=stages, cache=views(k=2))
+    with monkeypatch.context() as m:
+        m.setattr(Features, "later", [])
+        apart = run(recipe, out=tmp_path / "apart")
+    user_store().clear()
+    computed = Computed(monkeypatch)
+    done = run(recipe, out=tmp_path / "once")
+    assert computed.images == 2 * 36 + 12 + 8
+    assert_same(done, apart, ("stages.0", "stages.1", "stages.2"))
 
 
 def test_views(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,14 +81,21 @@ class Prefix:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images `(bs, 3, h, w)`, without a gradient, in the prefix's own precision."""
-        hook = self._at.register_forward_hook(_reached)
+        return self.passing(x)[0]
+
+    def passing(self, x: torch.Tensor, by: Sequence[str] = ()) -> list[torch.Tensor]:
+        """The features, and what the modules `by` give on the way."""
+        seen: dict[str, torch.Tensor] = {}
+        hooks = [self.net.get_submodule(path).register_forward_hook(_noting(seen, path)) for path in by]
+        hooks.append(self._at.register_forward_hook(_reached))
         try:
             with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
                 self.net(x.to(self.dtype, memory_format=self._format))
         except _Reached as e:
-            return e.features
+            return [e.features, *(seen[path] for path in by)]
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         raise AssertionError("the network no longer calls the module that its prefix ends with")
 
 
@@ -97,6 +104,13 @@ def _is_channels_last(net: nn.Module) -> bool:
     weights = (p for p in net.parameters() if p.ndim == 4 and min(p.shape[1:3]) > 1)
     first = next(weights, None)
     return first is not None and not first.is_contiguous() and first.is_contiguous(memory_format=torch.channels_last)
+
+
+def _noting(seen: dict[str, torch.Tensor], path: str) -> Callable[..., None]:
+    def note(_: nn.Module, __: Any, gave: torch.Tensor) -> None:
+        seen[path] = gave
+
+    return note
 
 
 def _reached(_: nn.Module, __: Any, gave: torch.Tensor) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,11 +67,21 @@ class Features:
     """The features of a stage's images: `batches` hands them out as the loaders would hand out the images.
 
     They lie in the user's cache, where other stages, runs and processes find them, else in memory. `store`: None where
-    they shall not be written anywhere.
+    they shall not be written anywhere. `later`: the shorter prefixes of later stages on the same images, each with the
+    views that its stage keeps; their features are kept as the images pass by.
     """
 
-    def __init__(self, train: Part, valid: Part, prefix: FrozenPrefix, store: Store | None, seed: int) -> None:
+    def __init__(
+        self, train: Part, valid: Part, prefix: FrozenPrefix, store: Store | None, seed: int,
+        later: Callable[[], Iterable[tuple[FrozenPrefix, int]]] = tuple,
+    ) -> None:  # fmt: skip
         self.train, self.valid, self.prefix, self.store, self.seed = train, valid, prefix, store, seed
+        self._make_later, self._used = later, set[str]()
+
+    @cached_property
+    def later(self) -> list[tuple[FrozenPrefix, int]]:
+        """Those whose features do come out on the way."""
+        return [(prefix, views) for prefix, views in self._make_later() if self.prefix.passes(prefix)]
 
     def of(self, dl: Any) -> Part | None:
         """The part that a loader's batches come from, where they are kept."""
@@ -91,28 +103,46 @@ class Features:
 
     def _found(self, part: Part, view: int, watch: Watch) -> Any:
         """The features of a view, from the cache or computed now."""
-        shape = (len(part.targets), *self.prefix.kept_shape)
-        key = array_key("features", self.prefix.digest, self.seed, view, *part.key)
-        found = self.store.read(key) if self.store is not None else None
-        if found is not None and found.shape == shape:
+        if self.store is None:
+            return self._into_memory(part, view, watch)
+        found = self.store.read(self._key(self.prefix, part, view))
+        if found is not None and found.shape == _shape(self.prefix, part):
             return found
-        if self.store is not None:
-            try:
-                return self._into_store(self.store, key, shape, part, view, watch)
-            except OSError as e:
-                watch.fell_back(f"{part.what(view)} cannot be kept in the user's cache ({e.strerror or e}): in memory")
-        return self._into_memory(shape, part, view, watch)
+        try:
+            return self._into_store(self.store, part, view, watch)
+        except OSError as e:
+            watch.fell_back(f"{part.what(view)} cannot be kept in the user's cache ({e.strerror or e}): in memory")
+        return self._into_memory(part, view, watch)
 
-    def _into_store(self, store: Store, key: str, shape: tuple[int, ...], part: Part, view: int, watch: Watch) -> Any:
-        with store.writing(key, shape, _numpy_type(self.prefix.dtype), kind="features") as rows:
-            self._fill(rows, part, view, watch)
-        found = store.read(key)
+    def _key(self, prefix: FrozenPrefix, part: Part, view: int) -> str:
+        key = array_key("features", prefix.digest, self.seed, view, *part.key)
+        self._used.add(key)
+        return key
+
+    def _into_store(self, store: Store, part: Part, view: int, watch: Watch) -> Any:
+        with ExitStack() as held:
+            rows = held.enter_context(self._writing(store, self.prefix, part, view))
+            more = []
+            for prefix in self._later(store, part, view):
+                with suppress(OSError):  # no room: its stage will see to it
+                    more.append((prefix, held.enter_context(self._writing(store, prefix, part, view))))
+            self._fill(rows, part, view, watch, more)
+        found = store.read(self._key(self.prefix, part, view))
         if found is None:
             raise OSError("it was evicted at once")
         return found
 
-    def _into_memory(self, shape: tuple[int, ...], part: Part, view: int, watch: Watch) -> Any:
-        dtype = np.dtype(_numpy_type(self.prefix.dtype))
+    def _later(self, store: Store, part: Part, view: int) -> list[FrozenPrefix]:
+        """The prefixes of later stages that will ask for this view and whose features are not there."""
+        wanted = [prefix for prefix, views in self.later if part is self.valid or view < views]
+        return [prefix for prefix in wanted if store.read(self._key(prefix, part, view)) is None]
+
+    def _writing(self, store: Store, prefix: FrozenPrefix, part: Part, view: int) -> AbstractContextManager[Any]:
+        key, shape = self._key(prefix, part, view), _shape(prefix, part)
+        return store.writing(key, shape, _numpy_type(prefix.dtype), kind="features", keep=self._used)
+
+    def _into_memory(self, part: Part, view: int, watch: Watch) -> Any:
+        dtype, shape = np.dtype(_numpy_type(self.prefix.dtype)), _shape(self.prefix, part)
         size = int(np.prod(shape)) * dtype.itemsize
         if size > _ROOM * free_memory():
             raise MemoryError(f"{part.what(view)} take {size_words(size)}")
@@ -120,11 +150,15 @@ class Features:
         self._fill(rows, part, view, watch)
         return rows
 
-    def _fill(self, rows: Any, part: Part, view: int, watch: Watch) -> None:
-        done = 0
+    def _fill(
+        self, rows: Any, part: Part, view: int, watch: Watch, more: Sequence[tuple[FrozenPrefix, Any]] = ()
+    ) -> None:
+        """Compute a view into `rows`, and what `more` prefixes give on the way into theirs."""
+        prefixes, done = [prefix for prefix, _ in more], 0
+        places = [(self.prefix, rows), *more]
         for x, *_ in part.dl.in_order(Draws(self.seed, VIEWS, view)):
-            features = self.prefix.as_kept(self.prefix.features(x)).cpu()
-            rows[done : done + len(x)] = _as_array(features)
+            for (prefix, place), features in zip(places, self.prefix.passing(x, prefixes), strict=True):
+                place[done : done + len(x)] = _as_array(prefix.as_kept(features).cpu())
             done += len(x)
             watch.computing(part.what(view), done, len(rows))
 
@@ -134,6 +168,10 @@ class Features:
         if device.type != "cuda" or rows.numel() * rows.element_size() > _ROOM * torch.cuda.mem_get_info(device)[0]:
             return rows
         return rows.to(device)
+
+
+def _shape(prefix: FrozenPrefix, part: Part) -> tuple[int, ...]:
+    return (len(part.targets), *prefix.kept_shape)
 
 
 def _numpy_type(dtype: torch.dtype) -> Any:
@@ -153,7 +191,10 @@ def _as_tensor(rows: Any, dtype: torch.dtype) -> torch.Tensor:
     return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
 
 
-def features_of(recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, stats: Stats) -> Features | None:
+def features_of(
+    recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, stats: Stats,
+    later: Callable[[], Iterable[tuple[FrozenPrefix, int]]] = tuple,
+) -> Features | None:  # fmt: skip
     """The kept features of a stage whose Learner has its frozen blocks as a function; None where none are to be kept."""
     if learn.prefix is None or stage.prefix is None or not (stage.prefix.views or stage.prefix.valid):
         return None
@@ -173,7 +214,7 @@ def features_of(recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, 
     items = {"training": dataset.train, "validation": dataset.valid}
     train, valid = (_part(dataset, name, dls[name], items[name], views[name], images) for name in views)
     known = all(dataset.checksums[i] for which in items.values() for i in which) if dataset.checksums else False
-    return Features(train, valid, learn.prefix, user_store() if known else None, recipe.seed)
+    return Features(train, valid, learn.prefix, user_store() if known else None, recipe.seed, later)
 
 
 def _part(dataset: Dataset, name: str, dl: SeededDL, items: Sequence[int], views: int, images: str) -> Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -31,9 +32,7 @@ class FrozenPrefix:
     @classmethod
     def of(cls, net: nn.Module, blocks: Blocks, stage: StagePlan, precision: str) -> FrozenPrefix | None:
         """The prefix of `net` with the weights that it has now; None where the network cannot be cut there."""
-        device = next(net.parameters()).device
-        generator = torch.Generator().manual_seed(Draws(0).key("tried") & (2**63 - 1))
-        x = torch.randn(_TRIED, 3, stage.size, stage.size, generator=generator).to(device)
+        x = _tried_images(stage.size, next(net.parameters()).device)
         cut = cut_prefix(net, blocks, stage.freeze_to, x)
         if cut is None:
             return None
@@ -62,10 +61,24 @@ class FrozenPrefix:
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """Features of images `(n, 3, size, size)`, at most a batch of them."""
+        return self.passing(x)[0]
+
+    def passing(self, x: torch.Tensor, by: Sequence[FrozenPrefix] = ()) -> list[torch.Tensor]:
+        """The features, and those of shorter prefixes of the same network that lie on the way."""
         x, n = x.as_subclass(torch.Tensor), len(x)
         if n < self.bs:
             x = torch.cat([x, x[-1:].expand(self.bs - n, *x.shape[1:])])
-        return self.prefix(x)[:n]
+        return [features[:n] for features in self.prefix.passing(x, [other.cut.at for other in by])]
+
+    def passes(self, other: FrozenPrefix) -> bool:
+        """Whether the features of a shorter prefix come out on the way to these, bit for bit."""
+        if (self.dtype, self.bs, self.cut.image) != (other.dtype, other.bs, other.cut.image):
+            return False
+        x = _tried_images(self.cut.image[-1], self.device)
+        try:
+            return torch.equal(self.passing(x, [other])[1], other.features(x))
+        except (AttributeError, KeyError):  # there is no such module on this way
+            return False
 
     def rest(self, net: nn.Module, features: torch.Tensor) -> torch.Tensor:
         """What `net` gives for images with these features."""
@@ -79,3 +92,9 @@ class FrozenPrefix:
             flat = tensor.detach().cpu().reshape(-1).contiguous()
             found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
+
+
+def _tried_images(size: int, device: torch.device) -> torch.Tensor:
+    """The same few made-up images each time."""
+    generator = torch.Generator().manual_seed(Draws(0).key("tried") & (2**63 - 1))
+    return torch.randn(_TRIED, 3, size, size, generator=generator).to(device)

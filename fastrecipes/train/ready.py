@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,9 +158,26 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     loss_func = loss_of(ready.recipe.loss_func, ready.dataset, ready.device)
     learn = stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)
     if stage.prefix is not None:
-        precision = ready.plan.frozen_precision if ready.plan.frozen_precision != "auto" else "fp32"
-        learn.prefix = FrozenPrefix.of(ready.net, ready.blocks, stage, precision)
-        learn.features = features_of(ready.recipe, ready.dataset, stage, learn, ready.stats)
+        learn.prefix = _prefix(ready, stage)
+        later = partial(_later, ready, stage)
+        learn.features = features_of(ready.recipe, ready.dataset, stage, learn, ready.stats, later)
     if ready.recipe.train_metrics:
         learn.seen = seen_dl(dls, ready.dataset, ready.plan.seed)
     return learn
+
+
+def _prefix(ready: Ready, stage: StagePlan) -> FrozenPrefix | None:
+    """The frozen blocks of a stage with the weights that they have now."""
+    precision = ready.plan.frozen_precision if ready.plan.frozen_precision != "auto" else "fp32"
+    return FrozenPrefix.of(ready.net, ready.blocks, stage, precision)
+
+
+def _later(ready: Ready, stage: StagePlan) -> Iterator[tuple[FrozenPrefix, int]]:
+    """The frozen blocks of later stages that see the same images as `stage`, and how many views those keep."""
+    images = (stage.size, stage.bs, stage.aug)
+    for other in ready.plan.stages[stage.index + 1 :]:
+        if other.prefix is None or (other.size, other.bs, other.aug) != images or other.freeze_to > stage.freeze_to:
+            continue
+        prefix = _prefix(ready, other)
+        if prefix is not None and (other.prefix.views or other.prefix.valid):
+            yield prefix, other.prefix.views
