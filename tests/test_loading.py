@@ -236,7 +236,7 @@ def test_the_same_bits_however_they_are_loaded(photos: Path, monkeypatch: pytest
     first, second = batches(dls.train), batches(dls.train, 1)
     assert not same(first, second)
     assert dls.train.images.kept == 0
-    assert fill_images(dls) is None
+    assert fill_images(dls.loaders) is None
     assert dls.train.images.complete
     assert same(batches(dls.train), first)
     assert same(batches(dls.train, first=2), first[2:])
@@ -246,7 +246,7 @@ def test_the_same_bits_however_they_are_loaded(photos: Path, monkeypatch: pytest
     monkeypatch.setenv("FASTRECIPES_CACHE_LIMIT", "90kB")
     for workers in (0, 2):
         dls = loaders(recipe, dataset, bs=4, workers=workers)
-        fill_images(dls)
+        fill_images(dls.loaders)
         assert 0 < dls.train.images.kept < len(dls.train.images)
         assert same(batches(dls.train, 1), second)
         assert same(batches(dls.train), first)
@@ -275,12 +275,12 @@ def test_nothing_is_decoded_twice(tmp_path: Path) -> None:
     recipe = recipe_of()
     dataset = dataset_of(recipe, folder)
     dls = loaders(recipe, dataset)
-    fill_images(dls)
+    fill_images(dls.loaders)
     first = batches(dls.train)
     others = loaders(recipe, dataset)
     shutil.rmtree(folder)
     assert same(batches(dls.train), first)
-    fill_images(others)
+    fill_images(others.loaders)
     assert same(batches(others.train), first)
 
 
@@ -289,13 +289,13 @@ def test_a_cache_that_is_damaged_or_deleted_is_made_anew(photos: Path, own_cache
     recipe = recipe_of()
     dataset = dataset_of(recipe, photos)
     dls = loaders(recipe, dataset)
-    fill_images(dls)
+    fill_images(dls.loaders)
     first = batches(dls.train)
     for spoil in (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"), lambda path: path.unlink()):
         for path in own_cache.glob("*.array"):
             spoil(path)
         dls = loaders(recipe, dataset)
-        assert fill_images(dls) is None
+        assert fill_images(dls.loaders) is None
         assert dls.train.images.complete
         assert same(batches(dls.train), first)
 
@@ -326,7 +326,7 @@ def test_without_room_each_epoch_decodes(photos: Path, own_cache: Path, monkeypa
         expected = f"{own_cache}: File exists"
     recipe = recipe_of()
     dls = loaders(recipe, dataset_of(recipe, photos))
-    told = fill_images(dls)
+    told = fill_images(dls.loaders)
     assert told is not None
     assert told.startswith("0 of 16 images are kept decoded, the others are decoded in every epoch: ")
     assert told.endswith(expected)
@@ -340,7 +340,7 @@ def test_a_file_that_breaks_is_named(tmp_path: Path) -> None:
     dls = loaders(recipe, dataset_of(recipe, folder))
     broken = dls.train.images.files[3]
     broken.write_bytes(b"no image")
-    for use in (lambda: fill_images(dls), lambda: batches(dls.train)):
+    for use in (lambda: fill_images(dls.loaders), lambda: batches(dls.train)):
         with pytest.raises(ItemError, match=str(broken)):
             use()
 

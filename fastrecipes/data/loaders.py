@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,14 @@ def _decode_once(dls: Any, dataset: Dataset, known: Known, store: Store) -> None
         dl.augmented = train
 
 
-def fill_images(dls: Any, on_image: Callable[[int, int], None] = lambda done, total: None) -> str | None:
-    """Decode what the cache lacks of the images of both parts; in words, how many could not be kept there, and why.
+def fill_images(
+    loaders: Iterable[SeededDL], on_image: Callable[[int, int], None] = lambda done, total: None
+) -> str | None:
+    """Decode what the cache lacks of the images of these loaders; in words, how many could not be kept there, and why.
 
     `on_image(done, total)` reports progress. Raises `ItemError` where a file cannot be read.
     """
-    parts = [dl.images for dl in (dls.train, dls.valid) if dl.images is not None]
+    parts = [dl.images for dl in loaders if dl.images is not None]
     total, keys = sum(map(len, parts)), [key for part in parts for key in part.keys]
     faults, before = [], 0
     for part in parts:

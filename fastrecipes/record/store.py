@@ -94,6 +94,10 @@ class Store:
         except (OSError, ValueError):  # evicted just now
             return None
 
+    def has(self, key: str) -> bool:
+        """Whether there is an array of `key`, whole or not."""
+        return self._path(key).exists()
+
     @contextmanager
     def writing(
         self, key: str, shape: tuple[int, ...], dtype: DTypeLike, *, kind: str = "", keep: Collection[str] = ()

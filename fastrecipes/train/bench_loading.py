@@ -104,7 +104,7 @@ def bench_loading(
     learners = [stage_of(replace(ready, workers=loader.workers), stage) for loader in tried]
     for learn, loader in zip(learners, tried, strict=True):
         _set_up(learn.dls.train, loader)
-        fill_images(learn.dls)
+        fill_images(learn.dls.loaders)
     with counted(console, "timing the loader") as on_step:
         batch = learners[0].dls.train.one_batch()
         try_on(learners[0], batch, train=True)  # pays for what is set up once

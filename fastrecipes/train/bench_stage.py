@@ -111,7 +111,7 @@ def _as_a_run(ready: Ready, stage: StagePlan) -> Any:
     """The stage's Learner around a copy of the network, whose frozen blocks run for every image."""
     learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), stage)
     learn.features = None
-    fill_images(learn.dls)
+    fill_images(learn.dls.loaders)
     return learn
 
 

@@ -87,6 +87,13 @@ class Features:
         """The part that a loader's batches come from, where they are kept."""
         return next((part for part in (self.train, self.valid) if part.dl is dl and part.views), None)
 
+    def has_all(self, dl: Any) -> bool:
+        """Whether the features of all views of a loader's images are kept already."""
+        part = self.of(dl)
+        if part is None or self.store is None:
+            return False
+        return all(self.store.has(self._key(self.prefix, part, view)) for view in range(part.views))
+
     def prepare(self, part: Part, epoch: int, watch: Watch) -> None:
         """Have the features that an epoch needs. Raises MemoryError where there is room neither on the disk nor in memory."""
         view = epoch % part.views

@@ -9,14 +9,14 @@ from typing import Any
 from fastrecipes.data.loaders import fill_images
 from fastrecipes.train.keeper import Keeper
 
-__all__ = ["decoded_images"]
+__all__ = ["decoded_images", "looked_at"]
 
 
 @contextmanager
 def decoded_images(learn: Any, keeper: Keeper) -> Iterator[None]:
     """A stage's images for as long as it trains: what the cache lacks is decoded first, and workers end when it does.
 
-    What does not fit into the cache is decoded in every epoch, said and recorded.
+    Images whose features are kept already are not looked at. What does not fit into the cache is decoded in every epoch, said and recorded.
     """
 
     def on_image(done: int, total: int) -> None:
@@ -24,7 +24,7 @@ def decoded_images(learn: Any, keeper: Keeper) -> Iterator[None]:
         count(done, total)
 
     with keeper.display.counted(f"{keeper.stage.label} decoding images") as count:
-        fault = fill_images(learn.dls, on_image=on_image)
+        fault = fill_images(looked_at(learn), on_image=on_image)
     if fault is not None:
         keeper.fell_back(fault)
     try:
@@ -32,3 +32,9 @@ def decoded_images(learn: Any, keeper: Keeper) -> Iterator[None]:
     finally:
         for dl in learn.dls.loaders:
             dl.close()
+
+
+def looked_at(learn: Any) -> list[Any]:
+    """The loaders of a stage whose images are looked at: not those whose features are all kept."""
+    features = learn.features
+    return [dl for dl in learn.dls.loaders if features is None or not features.has_all(dl)]
