@@ -36,8 +36,8 @@ from functools import partial
 import torch
 from fastai.vision.all import *
 from fastrecipes import (
-    SGDR, EarlyStop, FolderSplitter, MixUpCutMix, Probe, Recipe, ReduceOnPlateau, Stage, cross_entropy, lamb, lion, radam,
-    sgd,
+    SGDR, EarlyStop, FolderSplitter, MixUpCutMix, Probe, Recipe, ReduceOnPlateau, Stage, cross_entropy, lamb, lion, mlp,
+    radam, sgd, views,
 )
 
 
@@ -91,6 +91,15 @@ PROBED = """    stages=[
             epochs=2, unfreeze="all", lr=Probe([1e-3, slice(1e-4, 1e-2), {{"body": 1e-4, "head": 1e-3}}], budget=2), size=40,
             mix=MixUpCutMix(), ema=0.9, accumulate=2, cbs=[EarlyStoppingCallback(patience=2)],
         ),
+    ],
+)
+"""
+FROZEN = """    prefix="auto", cache=views(k=2), weights={weights!r},
+    stages=[
+        Stage(epochs=3, unfreeze="head", lr=1e-2, ema=0.9),
+        Stage(epochs=2, unfreeze=1, lr=1e-3, accumulate=2, early_stop=EarlyStop(monitor="f1_macro", patience=1)),
+        Stage(epochs=2, unfreeze=1, lr=1e-3, size=40, mix=MixUpCutMix()),
+        Stage(epochs=2, unfreeze=2, lr=Probe([1e-2, 1e-3], budget=3)),
     ],
 )
 """
@@ -214,7 +223,13 @@ def wait(child: int, seconds: float | None = None) -> int | None:
 
 
 def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
-    """Run `case` to its end, dying and going on as it says. Raises RuntimeError where a run fails of itself."""
+    """Run `case` to its end, dying and going on as it says. Raises RuntimeError where a run fails of itself.
+
+    It begins with nothing kept in the user's cache: a run can die while it writes there, too.
+    """
+    from fastrecipes.record.cache import cache_folder
+
+    shutil.rmtree(cache_folder() / "arrays", ignore_errors=True)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     out, said = place / "runs", place / "said.txt"
@@ -353,8 +368,28 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
     text = WRITTEN.partition("    stages=[")[0] + PROBED
     (place / "probe.py").write_text(text.format(name="probe", source=str(photos), opt="Adam", precision="fp32"))
     yield "probe", ["run", str(place / "probe.py")]
+    yield "frozen", ["run", str(frozen_recipe(place, photos))]
     shown = ["--wandb", "campaign", "--wandb-mode", "offline", "--tensorboard"]
     yield "trackers", ["run", str(place / "adam.py"), *shown]
+
+
+def frozen_recipe(place: Path, photos: Path) -> Path:
+    """A written recipe whose frozen blocks run by themselves, which those of random weights do not."""
+    import torch
+
+    from fastrecipes.nets.arch import build_net, find_arch
+
+    torch.manual_seed(0)
+    torch.save(build_net(find_arch("test_resnet"), 3, size=32).state_dict(), place / "start.pth")
+    text = (
+        WRITTEN.partition("    stages=[")[0].replace("pretrained=False,", "head=mlp(widths=[16], dropout=0.3),")
+        + FROZEN
+    )
+    path = place / "frozen.py"
+    path.write_text(
+        text.format(name="frozen", source=str(photos), opt="Adam", precision="fp32", weights=str(place / "start.pth"))
+    )
+    return path
 
 
 def cases(

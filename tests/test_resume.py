@@ -30,7 +30,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     return dict(campaign.command_lines(tmp_path_factory.mktemp("campaign")))
 
 
-@pytest.mark.parametrize("name", ["car_brand_5stage", "adam", "adamw", "probe"])
+@pytest.mark.parametrize("name", ["car_brand_5stage", "adam", "adamw", "probe", "frozen"])
 def test_killed_runs_end_as_the_whole_one(name: str, lines: dict[str, list[str]], tmp_path: Path) -> None:
     """A small share of the campaign in `benchmarks`: a few kills of each command line, and one planted error."""
     base = campaign.play(campaign.Case(name, lines[name]), tmp_path / "base")
