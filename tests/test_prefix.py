@@ -12,8 +12,9 @@ from torch import nn
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.calls import calls_of
+from fastrecipes.nets.cutting import Cut, cut_prefix, run_rest
 from fastrecipes.nets.folding import fold_norms
-from fastrecipes.nets.prefix import Cut, cut_prefix, prefix_of, run_rest
+from fastrecipes.nets.prefix import prefix_of
 
 CUTS = {
     ("resnet18", 4): "layer3",

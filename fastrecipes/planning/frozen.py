@@ -14,7 +14,7 @@ from fastrecipes.declare.caching import Views
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.nets.blank import REFUSALS
 from fastrecipes.nets.blocks import Blocks
-from fastrecipes.nets.prefix import cut_prefix
+from fastrecipes.nets.cutting import cut_prefix
 from fastrecipes.planning.plan import FrozenPlan
 from fastrecipes.record.store import user_store
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -14,18 +12,14 @@ import numpy as np
 import torch
 from fastai.torch_core import TensorCategory
 
-from fastrecipes.data.dataset import Dataset, block_of
-from fastrecipes.data.digest import digest_of
 from fastrecipes.data.draws import Draws
-from fastrecipes.data.loaders import SeededDL, Stats
-from fastrecipes.declare.recipe import Recipe
-from fastrecipes.planning.plan import StagePlan
 from fastrecipes.record.limit import size_words
-from fastrecipes.record.store import Store, array_key, user_store
+from fastrecipes.record.store import Store, array_key
+from fastrecipes.train.feature_parts import Part
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.memory import free_memory
 
-__all__ = ["Features", "Part", "Watch", "features_of"]
+__all__ = ["Features", "Watch"]
 
 VIEWS = 2**31
 """stands for the stage in the draws of a view, which all stages share"""
@@ -40,27 +34,6 @@ class Watch(Protocol):
 
     def fell_back(self, what: str) -> None:
         """The features are kept in another way than they should be."""
-
-
-@dataclass
-class Part:
-    """The images of one loader, in its items' order."""
-
-    name: str
-    dl: SeededDL
-    targets: torch.Tensor
-    """class numbers (n,)"""
-    views: int
-    """of each image; 0: none are kept"""
-    key: tuple[Any, ...]
-    """what the images depend on, beside the draws of a view"""
-    kept: dict[int, torch.Tensor] = field(default_factory=dict)
-    """features by view, (n, ...), as they lie in memory"""
-
-    def what(self, view: int) -> str:
-        """A view in words."""
-        of = f", view {view + 1} of {self.views}" if self.views > 1 else ""
-        return f"features of the {self.name} images{of}"
 
 
 class Features:
@@ -196,49 +169,3 @@ def _as_tensor(rows: Any, dtype: torch.dtype) -> torch.Tensor:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
         tensor = torch.from_numpy(np.asarray(rows))
     return tensor.view(torch.bfloat16) if dtype == torch.bfloat16 else tensor
-
-
-def features_of(
-    recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, stats: Stats,
-    later: Callable[[], Iterable[tuple[FrozenPrefix, int]]] = tuple,
-) -> Features | None:  # fmt: skip
-    """The kept features of a stage whose Learner has its frozen blocks as a function; None where none are to be kept."""
-    if learn.prefix is None or stage.prefix is None or not (stage.prefix.views or stage.prefix.valid):
-        return None
-    block: Any = block_of(recipe.data, stage.size, stage.aug)
-    images = digest_of(
-        block.type_tfms,
-        block.item_tfms,
-        block.batch_tfms,
-        block.getters,
-        stats,
-        _code(recipe),
-        stage.bs,
-        stage.images,
-    )
-    views = {"training": stage.prefix.views, "validation": int(stage.prefix.valid)}
-    dls = {"training": learn.dls.train, "validation": learn.dls.valid}
-    items = {"training": dataset.train, "validation": dataset.valid}
-    train, valid = (_part(dataset, name, dls[name], items[name], views[name], images) for name in views)
-    known = all(dataset.checksums[i] for which in items.values() for i in which) if dataset.checksums else False
-    return Features(train, valid, learn.prefix, user_store() if known else None, recipe.seed, later)
-
-
-def _part(dataset: Dataset, name: str, dl: SeededDL, items: Sequence[int], views: int, images: str) -> Part:
-    number = {label: i for i, label in enumerate(dataset.vocab)}
-    targets = torch.tensor([number[dataset.labels[i]] for i in items])
-    sums = digest_of([dataset.checksums[i] for i in items]) if dataset.checksums else ""
-    return Part(name, dl, targets, views, (name, images, sums))
-
-
-def _code(recipe: Recipe) -> str:
-    """The recipe's code but for the recipe itself, which says nothing of its images beside what is asked of `data`."""
-    if recipe.origin is None:
-        return ""
-    body = [node for node in ast.parse(recipe.origin.text).body if not _is_recipe(node)]
-    return "\n".join(map(ast.dump, body))
-
-
-def _is_recipe(node: ast.stmt) -> bool:
-    names = [t.id for t in node.targets if isinstance(t, ast.Name)] if isinstance(node, ast.Assign) else []
-    return names == ["recipe"] or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))

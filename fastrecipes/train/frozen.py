@@ -11,7 +11,8 @@ from torch import nn
 
 from fastrecipes.data.draws import Draws
 from fastrecipes.nets.blocks import Blocks
-from fastrecipes.nets.prefix import Cut, Prefix, cut_prefix, prefix_of, run_rest
+from fastrecipes.nets.cutting import Cut, cut_prefix, run_rest
+from fastrecipes.nets.prefix import Prefix, prefix_of
 from fastrecipes.planning.plan import StagePlan
 
 __all__ = ["FrozenPrefix"]

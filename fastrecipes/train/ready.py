@@ -28,8 +28,10 @@ from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.planning.resolve import make_plan
 from fastrecipes.planning.start import start_file
 from fastrecipes.record.checkpoint import load_weights_file
+from fastrecipes.record.store import user_store
 from fastrecipes.train.display import counted, log
-from fastrecipes.train.features import features_of
+from fastrecipes.train.feature_parts import parts_of
+from fastrecipes.train.features import Features
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.gain import settled
 from fastrecipes.train.learner import StageLearner, stage_learner
@@ -159,8 +161,7 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     learn = stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)
     if stage.prefix is not None:
         learn.prefix = _prefix(ready, stage)
-        later = partial(_later, ready, stage)
-        learn.features = features_of(ready.recipe, ready.dataset, stage, learn, ready.stats, later)
+        learn.features = _features(ready, stage, learn)
     if ready.recipe.train_metrics:
         learn.seen = seen_dl(dls, ready.dataset, ready.plan.seed)
     return learn
@@ -170,6 +171,15 @@ def _prefix(ready: Ready, stage: StagePlan) -> FrozenPrefix | None:
     """The frozen blocks of a stage with the weights that they have now."""
     precision = ready.plan.frozen_precision if ready.plan.frozen_precision != "auto" else "fp32"
     return FrozenPrefix.of(ready.net, ready.blocks, stage, precision)
+
+
+def _features(ready: Ready, stage: StagePlan, learn: StageLearner) -> Features | None:
+    """What is kept of these blocks; None where nothing is."""
+    if learn.prefix is None or stage.prefix is None or not (stage.prefix.views or stage.prefix.valid):
+        return None
+    train, valid = parts_of(ready.recipe, ready.dataset, stage, learn.dls, ready.stats)
+    store = user_store() if train.known and valid.known else None
+    return Features(train, valid, learn.prefix, store, ready.plan.seed, partial(_later, ready, stage))
 
 
 def _later(ready: Ready, stage: StagePlan) -> Iterator[tuple[FrozenPrefix, int]]:
