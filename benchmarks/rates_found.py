@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
 from fastai.vision.all import (
     CategoryBlock,
     DataBlock,
@@ -58,7 +60,7 @@ class Case:
     @property
     def name(self) -> str:
         """How its folder is called."""
-        return f"{self.data.name}-{self.arch}-{self.opt}-{self.unfreeze}"
+        return f"{self.data.name}-{Path(self.arch).name}-{self.opt}-{self.unfreeze}"
 
     def recipe(self, lr: float, given: argparse.Namespace) -> Recipe:
         """The stage as a recipe, at one rate."""
@@ -68,6 +70,7 @@ class Case:
             arch=self.arch,
             opt_func=sgd(momentum=0.9) if self.opt == "sgd" else adamw(),
             pretrained=not given.no_pretrained,
+            weights=named(self.arch, given.weights.get(self.arch), given.out),
             schedule=OneCycle(),
             size=given.size,
             bs=given.bs,
@@ -93,8 +96,9 @@ def _drawn(data: Path, to: Path, train: int, valid: int, size: int) -> Path:
     for part, n in (("train", train), ("val", valid)):
         classes = sorted(p for p in (data / part).iterdir() if p.is_dir())
         for folder in classes:
-            images, some = sorted(folder.iterdir()), n // len(classes)
-            for image in (images[i * len(images) // some] for i in range(min(some, len(images)))):
+            images = sorted(folder.iterdir())
+            some = min(n // len(classes), len(images))
+            for image in (images[i * len(images) // some] for i in range(some)):
                 small = to / part / folder.name / f"{image.stem}.png"
                 if not small.exists():
                     small.parent.mkdir(parents=True, exist_ok=True)
@@ -105,6 +109,17 @@ def _drawn(data: Path, to: Path, train: int, valid: int, size: int) -> Path:
 def subset(data: Path, given: argparse.Namespace) -> Path:
     """As many small squares of the photographs as asked for, as many of each class."""
     return _drawn(data, given.out / "data" / f"{data.name}-{given.size}", given.train, given.valid, given.size)
+
+
+@functools.cache
+def named(arch: str, file: str | None, to: Path) -> Path | None:
+    """A file of weights whose body lists the tensors of `arch` in their order, under the names of `arch`."""
+    if file is None:
+        return None
+    state, own = torch.load(file, weights_only=True), timm.create_model(arch).state_dict()
+    pairs = [(name, t) for (name, like), t in zip(own.items(), state.values(), strict=False) if like.shape == t.shape]
+    torch.save(dict(pairs), to / f"{arch}.pth")
+    return to / f"{arch}.pth"
 
 
 def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -185,8 +200,11 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--num-it", type=int, default=100)
     words.add_argument("--seed", type=int, default=42)
     words.add_argument("--no-pretrained", action="store_true")
+    words.add_argument("--weights", action="append", default=[], help="ARCH=FILE, where no package holds its weights")
     words.add_argument("--out", type=Path, default=Path("runs-of-rates"))
-    return words.parse_args()
+    given = words.parse_args()
+    given.weights = dict(one.split("=", 1) for one in given.weights)
+    return given
 
 
 def main() -> None:
