@@ -1,10 +1,12 @@
 """Is the rate that `fastrecipes lrfind` recommends the one that trains best? Its rate beside a grid of seven, case by case.
 
-    python benchmarks/rates_found.py --data photos --data leaves --arch tf_efficientnet_lite0 --out rates
+    python benchmarks/rates_found.py --data photos --data leaves --arch tf_efficientnet_lite0 --half 0 --out rates
 
-A case is a data set, a network, SGD or AdamW, and the head alone or two blocks above the frozen ones. Each rate of the grid,
-a factor 3 apart, trains the stage as it stands (one-cycle); the best is the one with the highest
-accuracy at the end, of equals the one with the lowest validation loss.
+A case is a data set, a network, SGD or AdamW, and the head alone or two blocks above the frozen ones; `--half` takes each second
+of them, so that of two data sets every optimiser, every depth and every network meets both equally often. Each rate of the grid,
+a factor 3 apart, trains the stage as it stands (one-cycle) with every seed; the best is the one with the highest mean
+accuracy at the end, of equals the one with the lowest mean validation loss. Rates within one standard error of it, that of a
+share of the validation images, tie with it. `lrfind` is asked once with every seed.
 Images are drawn evenly from the sorted names and shrunk once. What is done lies in `--out` and is not done again.
 """
 
@@ -15,10 +17,12 @@ import functools
 import json
 import math
 import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import timm
@@ -39,6 +43,7 @@ from fastrecipes import FolderSplitter, OneCycle, Recipe, Stage, adamw, sgd
 from fastrecipes.errors import DivergedError
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.results.rates_found import save_found
+from fastrecipes.train.nearby import Nearby, Tried, try_nearby
 from fastrecipes.train.ready import make_ready
 from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.run import run
@@ -62,7 +67,7 @@ class Case:
         """How its folder is called."""
         return f"{self.data.name}-{Path(self.arch).name}-{self.opt}-{self.unfreeze}"
 
-    def recipe(self, lr: float, given: argparse.Namespace) -> Recipe:
+    def recipe(self, lr: float, seed: int, given: argparse.Namespace) -> Recipe:
         """The stage as a recipe, at one rate."""
         return Recipe(
             data=photos,
@@ -74,7 +79,7 @@ class Case:
             schedule=OneCycle(),
             size=given.size,
             bs=given.bs,
-            seed=given.seed,
+            seed=seed,
             stages=[Stage(epochs=given.epochs, unfreeze=self.unfreeze, lr=lr)],
         )
 
@@ -131,33 +136,50 @@ def kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return json.loads(file.read_text())
 
 
-def trained(case: Case, lr: float, given: argparse.Namespace) -> dict[str, Any]:
+def folder(case: Case, seed: int, given: argparse.Namespace) -> Path:
+    """Where what was done for a case with a seed lies."""
+    return given.out / f"{case.name}-{seed}"
+
+
+def trained(case: Case, lr: float, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Validation loss and accuracy at the end of the stage; infinite and 0 where it diverged."""
     since = time.monotonic()
-    try:
-        last = run(case.recipe(lr, given), out=given.out / case.name, console=quiet()).history[-1]
-    except DivergedError:
-        return {"loss": math.inf, "accuracy": 0.0}
+    with tempfile.TemporaryDirectory(dir=given.out) as out:
+        try:
+            last = run(case.recipe(lr, seed, given), out=out, console=quiet()).history[-1]
+        except DivergedError:
+            return {"loss": math.inf, "accuracy": 0.0}
     return {"loss": last["valid_loss"], "accuracy": last["accuracy"], "seconds": time.monotonic() - since}
 
 
-def curve(case: Case, given: argparse.Namespace) -> dict[str, Any]:
+def curve(case: Case, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """The range test of `lrfind`, as JSON holds it."""
-    ready = make_ready(case.recipe(1e-3, given), None, quiet())
+    ready = make_ready(case.recipe(1e-3, seed, given), None, quiet())
     stage = ready.plan.stages[0]
     test = range_test(ready, stage, start=1e-7, end=10.0, num_it=given.num_it, on_step=lambda *_: None)
     return {name: getattr(test, name) for name in ("lrs", "losses", "smoothed", "asked", "diverged")}
 
 
-def judged(case: Case, given: argparse.Namespace) -> Found:
+def tried(case: Case, seed: int, rate: float, given: argparse.Namespace) -> dict[str, Any]:
+    """What `lrfind` sees of rates around the curve's, as JSON holds it."""
+    ready, since = make_ready(case.recipe(1e-3, seed, given), None, quiet()), time.monotonic()
+    seen = asdict(try_nearby(ready, ready.plan.stages[0], rate, on_batch=lambda *_: None))
+    return seen | {"seconds": time.monotonic() - since}
+
+
+def judged(case: Case, seed: int, given: argparse.Namespace) -> Found:
     """What `lrfind` says; its curve is left beside. A curve that is there is judged anew."""
-    folder = given.out / case.name
-    seen = kept(folder / f"curve-{given.num_it}.json", functools.partial(curve, case, given))
-    plan, _ = plan_recipe(case.recipe(1e-3, given))
+    to = folder(case, seed, given)
+    seen = kept(to / f"curve-{given.num_it}.json", functools.partial(curve, case, seed, given))
+    plan, _ = plan_recipe(case.recipe(1e-3, seed, given))
     read = found(
         RangeTest(stage=plan.stages[0], **{k: tuple(v) if isinstance(v, list) else v for k, v in seen.items()})
     )
-    save_found(read, folder)
+    if read.recommended is not None:
+        near = kept(to / "nearby.json", functools.partial(tried, case, seed, read.recommended, given))
+        rates = tuple(Tried(**one) for one in near["tried"])
+        read = read.beside(Nearby(near["around"], near["monitor"], near["steps"], near["n_valid"], rates))
+    save_found(read, to)
     return read
 
 
@@ -166,25 +188,86 @@ def quiet() -> Console:
     return Console(file=Path(os.devnull).open("w"))  # for as long as the process lives
 
 
-def rows(cases: list[Case], given: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """A row a case: what was recommended, what was best, how far apart they are, and what that costs."""
-    for case in cases:
-        read = judged(case, given)
-        grid = {}
-        for i in range(N_RATES):
-            lr = LOWEST[case.opt, case.unfreeze] * APART**i
-            done = functools.partial(trained, case, lr, given)
-            grid[lr] = kept(given.out / case.name / f"{lr:.1e}.json", done)
-        best = max(grid, key=lambda lr: (grid[lr]["accuracy"], -grid[lr]["loss"]))
-        rate = read.recommended or math.nan
-        near = min(grid, key=lambda lr: abs(math.log(lr / rate)))
-        fastai = (name for name, one in read.suggestions.items() if best / APART <= one <= best * APART)
-        yield (
-            case.name, f"{rate:.2g}", read.confidence, f"{best:.2g}", f"{rate / best:.2f}",
-            "yes" if best / APART <= rate <= best * APART else "no",
-            f"{100 * (grid[best]['accuracy'] - grid[near]['accuracy']):.1f}",
-            " ".join(f"{100 * one['accuracy']:.0f}" for one in grid.values()), " ".join(fastai),
-        )  # fmt: skip
+def grid_of(case: Case, given: argparse.Namespace) -> dict[float, dict[str, float]]:
+    """Mean accuracy and loss at the end of the stage, over the seeds, by rate."""
+    lrs = [LOWEST[case.opt, case.unfreeze] * APART**i for i in range(N_RATES)]
+
+    def one(lr: float, seed: int) -> dict[str, Any]:
+        return kept(folder(case, seed, given) / f"{lr:.1e}.json", functools.partial(trained, case, lr, seed, given))
+
+    ended = {lr: [one(lr, seed) for seed in given.seed] for lr in lrs}
+    return {lr: {k: fmean(run[k] for run in runs) for k in ("accuracy", "loss")} for lr, runs in ended.items()}
+
+
+def within(rate: float | None, bests: Iterable[float]) -> bool:
+    """Whether a rate lies within the factor of one of those."""
+    return rate is not None and any(
+        best / APART <= rate * (1 + 1e-9) and rate <= best * APART * (1 + 1e-9) for best in bests
+    )
+
+
+def outcome(case: Case, given: argparse.Namespace) -> dict[str, Any]:
+    """A case: what the grid came to, and what `lrfind` said with every seed."""
+    grid = grid_of(case, given)
+    best = max(grid, key=lambda lr: (grid[lr]["accuracy"], -grid[lr]["loss"]))
+    top, n = grid[best]["accuracy"], sum(1 for _ in (subset(case.data, given) / "val").rglob("*.png"))
+    ties = [lr for lr in grid if grid[lr]["accuracy"] >= top - math.sqrt(top * (1 - top) / n)]
+
+    def said(rate: float | None) -> dict[str, Any]:
+        near = min(grid, key=lambda lr: abs(math.log(lr / (rate or 1e-9))))
+        lost = 100 * (top - grid[near]["accuracy"])
+        return {"rate": rate, "strict": within(rate, [best]), "within_error": within(rate, ties), "points_lost": lost}
+
+    found = {seed: judged(case, seed, given) for seed in given.seed}
+    of_curve = {seed: said(one.ranged) | {"confidence": one.confidence} for seed, one in found.items()}
+    fastai = {seed: {k: said(v) for k, v in one.suggestions.items()} for seed, one in found.items()}
+    said_so = {seed: said(one.recommended) for seed, one in found.items()}
+    return {
+        "case": case.name, "n_valid": n, "best": best, "ties": ties, "grid": {f"{lr:.3g}": v for lr, v in grid.items()},
+        "curve": of_curve, "recommended": said_so, "fastai": fastai,
+    }  # fmt: skip
+
+
+def row(of: dict[str, Any], given: argparse.Namespace) -> str:
+    """A case as a line of the table, with what the first seed said."""
+    seed = given.seed[0]
+    curve, last = of["curve"][seed], of["recommended"][seed]
+    marks = ["yes" if last["strict"] else "tie" if last["within_error"] else "no"]
+    cells = [
+        of["case"], _rate(curve["rate"]), curve["confidence"], _rate(last["rate"]), _rate(of["best"]),
+        f"{(last['rate'] or math.nan) / of['best']:.2f}", *marks, f"{last['points_lost']:.1f}",
+        " ".join(f"{100 * one['accuracy']:.0f}" for one in of["grid"].values()),
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
+
+
+def _rate(rate: float | None) -> str:
+    return "none" if rate is None else f"{rate:.2g}"
+
+
+def totals(all_of: list[dict[str, Any]], given: argparse.Namespace) -> Iterator[str]:
+    """How many cases hold, by who said the rate and with which seed."""
+    for seed in given.seed:
+        said = {name: [of[name][seed] for of in all_of] for name in ("curve", "recommended")}
+        said |= {
+            name: [of["fastai"][seed].get(name) for of in all_of] for name in ("valley", "steep", "minimum", "slide")
+        }
+        for name, ones in said.items():
+            there = [one for one in ones if one]
+            strict, ties = (sum(one[what] for one in there) for what in ("strict", "within_error"))
+            lost = fmean(one["points_lost"] for one in there)
+            yield f"seed {seed}, {name}: {strict} of {len(ones)} within a factor {APART}, {ties} with ties; {lost:.1f} points lost"
+
+
+def all_cases(given: argparse.Namespace) -> list[Case]:
+    """Each data set with each network, optimiser and depth, or the half of them that is asked for."""
+    every = [
+        (Case(data, arch, opt, top), (d + a + (opt == "adamw") + bool(top)) % 2)
+        for a, arch in enumerate(given.arch or ["tf_efficientnet_lite0"])
+        for opt, top in LOWEST
+        for d, data in enumerate(given.data)
+    ]
+    return [case for case, half in every if given.half is None or half == given.half]
 
 
 def arguments() -> argparse.Namespace:
@@ -198,11 +281,14 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--valid", type=int, default=250, help="images for validation")
     words.add_argument("--epochs", type=int, default=5)
     words.add_argument("--num-it", type=int, default=100)
-    words.add_argument("--seed", type=int, default=42)
+    words.add_argument("--seed", type=int, action="append", help="may be repeated; 42 where left out")
+    words.add_argument("--half", type=int, choices=(0, 1), help="each second case")
+    words.add_argument("--json", type=Path, help="a file for all of it")
     words.add_argument("--no-pretrained", action="store_true")
     words.add_argument("--weights", action="append", default=[], help="ARCH=FILE, where no package holds its weights")
     words.add_argument("--out", type=Path, default=Path("runs-of-rates"))
     given = words.parse_args()
+    given.seed = given.seed or [42]
     given.weights = dict(one.split("=", 1) for one in given.weights)
     return given
 
@@ -210,18 +296,18 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Train what is missing and print the table."""
     given = arguments()
-    archs = given.arch or ["tf_efficientnet_lite0"]
-    cases = [Case(data, arch, opt, top) for data in given.data for arch in archs for opt, top in LOWEST]
     print(
-        "| case | recommended | confidence | best of the grid | ratio | within 3 | points lost at the nearest of the grid "
-        "| accuracy at each rate of the grid, % | fastai's within 3 |"
+        "| case | the curve gives | confidence | recommended | best of the grid | ratio | within 3 | points lost at the nearest of the "
+        "grid | accuracy at each rate of the grid, % |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    held = 0
-    for row in rows(cases, given):
-        held += row[5] == "yes"
-        print(f"| {' | '.join(row)} |", flush=True)
-    print(f"within a factor {APART}: {held} of {len(cases)}")
+    done = []
+    for case in all_cases(given):
+        done.append(outcome(case, given))
+        print(row(done[-1], given), flush=True)
+    print("\n".join(totals(done, given)))
+    if given.json is not None:
+        given.json.write_text(json.dumps(done, indent=1))
 
 
 if __name__ == "__main__":

@@ -297,7 +297,7 @@ def test_a_stage_begins_with_what_the_stage_before_left(
     assert told.code == 0, told.err
     left, _ = load_weights_file(folder / "checkpoints" / "stages.0.safetensors")
     assert {name: t.tolist() for name, t in begun[0].items()} == {name: t.tolist() for name, t in left.items()}
-    assert told.out.splitlines()[-2:] == [f"{folder}/lrfind-stages.1.csv", f"{folder}/lrfind-stages.1.png"]
+    assert told.out.splitlines()[-3:] == [f"{folder}/lrfind-stages.1.{kind}" for kind in ("csv", "png", "json")]
     limit = divergence_rate(folder / "lrfind-stages.1.csv")
     assert limit is not None
     assert f"the loss diverged at a rate of {limit:.2g}" in told.out
@@ -326,8 +326,9 @@ def test_csv_and_plot(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:
     divergence_rate(file)
     with Image.open(file.with_suffix(".png")) as plot:
         assert plot.size == (1080, 540)
-    assert told.out.splitlines()[-2:] == [str(file), str(file.with_suffix(".png"))]
-    assert sorted(p.name for p in file.parent.iterdir()) == ["lrfind-stages.0.csv", "lrfind-stages.0.png"]
+    files = [file, file.with_suffix(".png"), file.with_suffix(".json")]
+    assert told.out.splitlines()[-3:] == list(map(str, files))
+    assert sorted(file.parent.iterdir()) == sorted(files)
 
 
 def test_apply_writes_a_recipe_that_loads(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:

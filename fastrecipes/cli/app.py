@@ -136,6 +136,7 @@ def lrfind(
     num_it: Annotated[int, typer.Option("--num-it", metavar="N", help="Optimiser steps, each at a higher rate.")] = 100,
     start_lr: Annotated[float, typer.Option("--start-lr", help="The first rate.")] = 1e-7,
     end_lr: Annotated[float, typer.Option("--end-lr", help="The last rate.")] = 10.0,
+    try_: Annotated[Optional[bool], typer.Option("--try/--no-try", help="Train for a few steps at rates around it too, and take the best in validation.", show_default="where features of frozen blocks are kept")] = None,
     apply: Annotated[Optional[Path], typer.Option("--apply", metavar="FILE", help="Write a copy of the recipe with the rate in it.")] = None,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the curve goes: DIR/RECIPE, or RUN with --from.")] = Path("runs"),
 ) -> None:  # fmt: skip
@@ -147,7 +148,7 @@ def lrfind(
     opened = open_recipe(recipe, set_, data=data, scale=1.0, weights=weights, no_pretrained=no_pretrained)
     from fastrecipes.cli.found import RangeWanted, show_rates
 
-    _print(*show_rates(opened, RangeWanted(stage, from_, start_lr, end_lr, num_it, apply, out)))
+    _print(*show_rates(opened, RangeWanted(stage, from_, start_lr, end_lr, num_it, apply, out, try_)))
 
 
 @app.command()

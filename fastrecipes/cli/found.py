@@ -18,14 +18,16 @@ from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.read.edit import edited
 from fastrecipes.record.checkpoint import load_weights_file
-from fastrecipes.record.folder import RunFolder
+from fastrecipes.record.folder import RunFolder, SplitRow
+from fastrecipes.results.found_for import found_for
 from fastrecipes.results.rates_found import found_lines, found_table, rate_text, save_found
 from fastrecipes.train.check import can_write
 from fastrecipes.train.display import counted, log, stderr_console, telling, to_console
 from fastrecipes.train.faults import in_words
+from fastrecipes.train.nearby import is_cheap, try_nearby
 from fastrecipes.train.ready import Ready, make_ready
 from fastrecipes.train.rising import RangeTest, range_test
-from fastrecipes.train.suggest import found
+from fastrecipes.train.suggest import Found, found
 
 __all__ = ["RangeWanted", "show_rates"]
 
@@ -45,6 +47,8 @@ class RangeWanted:
     apply: Path | None
     """the recipe file to write"""
     out: Path
+    nearby: bool | None = None
+    """whether rates around the one that the curve gives are tried; None: where that costs little"""
 
     def check(self, recipe: Recipe) -> None:
         """Refuse what no range test can be made of, or has no place to go. Raises `RecipeError`."""
@@ -76,14 +80,14 @@ def show_rates(recipe: Recipe, wanted: RangeWanted) -> list[Any]:
     with telling(to_console(console)):
         ready = _at_stage(recipe, wanted, console)
         stage = ready.plan.stages[wanted.stage]
-        read = found(_tested(ready, stage, wanted, console))
+        read = _found(ready, stage, wanted, console)
     try:
-        files = save_found(read, folder)
+        files = save_found(read, folder, _of(ready, stage))
     except OSError as e:
         raise RunError(f"{folder} cannot be written ({e.strerror})") from e
     lr = _form(recipe.stages[stage.index].lr, stage)
     shown = [_begun(ready.plan, stage), "", *([found_table(read), ""] if read.suggestions else [])]
-    lines = [*found_lines(read, lr), "", *map(str, files)]
+    lines = [*found_lines(read, lr), *_untried(read, wanted), "", *map(str, files)]
     if wanted.apply is not None and read.recommended is None:
         lines.append(f"no rate to apply: {wanted.apply} is not written")
     elif wanted.apply is not None:
@@ -114,6 +118,29 @@ def _tested(ready: Ready, stage: StagePlan, wanted: RangeWanted, console: Consol
     recipe = ready.asked.origin.path if ready.asked.origin else None
     with in_words(stage, recipe), counted(console, f"range test of {stage.label}") as on_step:
         return range_test(ready, stage, start=wanted.start, end=wanted.end, num_it=wanted.num_it, on_step=on_step)
+
+
+def _found(ready: Ready, stage: StagePlan, wanted: RangeWanted, console: Console) -> Found:
+    """The range test, read; and rates around the one that it gives, tried."""
+    read = found(_tested(ready, stage, wanted, console))
+    if read.recommended is None or not (is_cheap(stage) if wanted.nearby is None else wanted.nearby):
+        return read
+    recipe = ready.asked.origin.path if ready.asked.origin else None
+    with in_words(stage, recipe), counted(console, f"rates near {read.recommended:.2g}") as on_batch:
+        return read.beside(try_nearby(ready, stage, read.recommended, on_batch=on_batch))
+
+
+def _untried(read: Found, wanted: RangeWanted) -> list[str]:
+    """That the rate could be looked at more closely, where nobody said whether it shall be."""
+    if read.nearby is not None or read.recommended is None or wanted.nearby is not None:
+        return []
+    return ["--try looks closer: it trains for a few steps at rates around it, and takes the best in validation"]
+
+
+def _of(ready: Ready, stage: StagePlan) -> dict[str, Any]:
+    """What the range test holds for: the doctor compares it with runs."""
+    split = [SplitRow(*row) for row in ready.dataset.rows()]
+    return found_for(ready.plan.as_dict(), described(ready.asked), stage.index, split)
 
 
 def _at_stage(recipe: Recipe, wanted: RangeWanted, console: Console) -> Ready:

@@ -1,10 +1,12 @@
-"""What `fastrecipes lrfind` shows and leaves: a table, a line to paste, a CSV file and a plot."""
+"""What `fastrecipes lrfind` shows and leaves: a table, a line to paste, a CSV file, a plot, and all of it as JSON."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from fastrecipes.declare.rates import LayerDecay
 from fastrecipes.record.files import write_atomic
+from fastrecipes.train.nearby import Nearby, Tried
 from fastrecipes.train.rising import save_curve
 from fastrecipes.train.suggest import Found
 
@@ -47,15 +50,33 @@ def found_lines(found: Found, lr: Any) -> Iterator[str]:
         return
     low, high = found.between
     yield (
-        f"recommended: {found.recommended:.2g} (confidence {found.confidence}: with the noise of the steps drawn anew "
-        f"it lies between {low:.2g} and {high:.2g}, 8 times of 10)"
+        f"{'recommended' if found.nearby is None else 'the curve gives'}: {found.ranged:.2g} (confidence {found.confidence}: "
+        f"with the noise of the steps drawn anew it lies between {low:.2g} and {high:.2g}, 8 times of 10)"
     )
+    if found.nearby is not None:
+        yield from _tried_lines(found.nearby, found.recommended)
     stage, text = found.test.stage, rate_text(lr, found.factor)
     for lrs in dict.fromkeys(stage.candidates):
         top = max(lrs[stage.freeze_to :])
         tries = "has" if stage.probe is None else "probes"
         yield f"the recipe {tries} {top:.2g}, which is {_beside(top, found.recommended)}"
     yield f'for the recipe: lr={text} in its Stage number {stage.index}, or --set "{stage.label}.lr={text}"'
+
+
+def _tried_lines(nearby: Nearby, recommended: float) -> Iterator[str]:
+    yield f"tried for {nearby.steps} steps each: {'; '.join(_tried_words(one, nearby.monitor) for one in nearby.tried)}"
+    if nearby.best is None:
+        yield f"recommended: {recommended:.2g}, with care, since all that were tried diverged"
+    else:
+        apart = f", of those within {nearby.error:.2g} of the top the nearest to the curve's" if nearby.error else ""
+        yield f"recommended: {recommended:.2g} (best by {nearby.monitor}{apart})"
+
+
+def _tried_words(one: Tried, monitor: str) -> str:
+    if one.value is None:
+        return f"{one.rate:.2g} diverged"
+    loss = "" if one.valid_loss is None or monitor == "valid_loss" else f", valid_loss {one.valid_loss:.4g}"
+    return f"{one.rate:.2g} {monitor} {one.value:.4g}{loss}"
 
 
 def _beside(rate: float, other: float) -> str:
@@ -94,12 +115,29 @@ def _times(rate: float, factor: float) -> str:
     return repr(float(f"{rate * factor:.2g}"))
 
 
-def save_found(found: Found, folder: Path) -> tuple[Path, Path]:
-    """Write lrfind-stages.N.csv (rate, loss, smoothed) and .png; the files' paths."""
+def save_found(found: Found, folder: Path, of: Mapping[str, Any] | None = None) -> tuple[Path, Path, Path]:
+    """Write lrfind-stages.N.csv (rate, loss, smoothed), .png, and .json: what was found, and `of` what; the files' paths."""
     csv = save_curve(found.test, folder)
-    png = csv.with_suffix(".png")
+    png, told = csv.with_suffix(".png"), csv.with_suffix(".json")
     write_atomic(png, _drawn(found))
-    return csv, png
+    write_atomic(told, (json.dumps(_as_json(found, of or {}), indent=1) + "\n").encode())
+    return csv, png, told
+
+
+def _as_json(found: Found, of: Mapping[str, Any]) -> dict[str, Any]:
+    """All but the curve, which the CSV file holds; a number that is none is null."""
+    low_high = [rate if math.isfinite(rate) else None for rate in found.between]
+    said = {"recommended": found.recommended, "confidence": found.confidence, "curve_gives": found.ranged}
+    said |= {"between": low_high, "suggestions": found.suggestions, "verdict": found.verdict}
+    return {"of": dict(of), **said, "nearby": None if found.nearby is None else _nearby_json(found.nearby)}
+
+
+def _nearby_json(nearby: Nearby) -> dict[str, Any]:
+    finite = (
+        {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in asdict(one).items()}
+        for one in nearby.tried
+    )
+    return {"monitor": nearby.monitor, "steps": nearby.steps, "tried": list(finite)}
 
 
 def _drawn(found: Found) -> bytes:
@@ -116,6 +154,8 @@ def _drawn(found: Found) -> bytes:
     if found.recommended is not None:
         axes.axvspan(*found.between, color="C2", alpha=0.12, linewidth=0)
         axes.axvline(found.recommended, color="C2", linestyle="--", label=f"recommended {found.recommended:.2g}")
+    if found.nearby is not None:
+        _draw_tried(found.nearby, axes)
     axes.set(xscale="log", xlabel="learning rate (of the group with the highest)", ylabel="training loss")
     axes.set_ylim(*_limits([*test.smoothed, *found.curve[1]]))
     axes.set_title(
@@ -127,6 +167,16 @@ def _drawn(found: Found) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
+
+
+def _draw_tried(nearby: Nearby, axes: Any) -> None:
+    """What the rates came to that were tried, on an axis of its own."""
+    good = [(one.rate, one.value) for one in nearby.tried if one.value is not None]
+    right = axes.twinx()
+    right.plot(*zip(*good, strict=True) if good else ((), ()), "D-", color="C6", markersize=5, linewidth=1,
+               label=f"tried for {nearby.steps} steps: {nearby.monitor}")  # fmt: skip
+    right.set_ylabel(f"{nearby.monitor}, validation", parse_math=False)
+    right.spines[["top"]].set_visible(False)
 
 
 def _limits(losses: Sequence[float]) -> tuple[float, float]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from fastai.callback.schedule import minimum, slide, steep, valley
 
+from fastrecipes.train.nearby import Nearby
 from fastrecipes.train.rising import DIVERGED, RangeTest
 
 __all__ = ["Found", "found"]
@@ -43,6 +44,18 @@ class Found:
     """rates and losses, smoothed from both sides"""
     verdict: tuple[str, ...]
     """what to know of the curve, a sentence each"""
+    nearby: Nearby | None = None
+    """what came of rates around the one that the curve gives; None: none was tried"""
+
+    @property
+    def ranged(self) -> float | None:
+        """The rate that the curve gives."""
+        return self.recommended if self.nearby is None else self.nearby.around
+
+    def beside(self, nearby: Nearby) -> Found:
+        """With the best of the rates that were tried recommended; as before where all of them diverged."""
+        best = nearby.best
+        return replace(self, recommended=self.recommended if best is None else best.rate, nearby=nearby)
 
     @property
     def factor(self) -> float:

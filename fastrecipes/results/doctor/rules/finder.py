@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
 from fastrecipes.results.doctor.patient import NotJudged, Patient
+from fastrecipes.results.found_for import found_for, is_for
 
 __all__ = ["RULES", "divergence_rate"]
 
@@ -18,7 +19,7 @@ STOPPED_AT = 4.0  # a rate finder stops where the loss is so many times its lowe
 
 def above_divergence(p: Patient) -> Iterator[Finding]:
     """A stage's top rate beyond where a rate finder's loss exploded."""
-    files = sorted(p.run.path.glob("lrfind*.csv"))
+    files = _curves(p)
     if not files:
         raise NotJudged("no lrfind*.csv")
     for file in files:
@@ -33,6 +34,16 @@ def above_divergence(p: Patient) -> Iterator[Finding]:
                 yield Finding(
                     f"the rate is above the divergence point ({phase.label})", evidence, remedy, Matters.ACCURACY, 0.9
                 )
+
+
+def _curves(p: Patient) -> list[Path]:
+    """The run's own; of stages without one, those beside it that `lrfind` made for the same network, images and steps."""
+    own = sorted(p.run.path.glob("lrfind*.csv"))
+    names = {file.name for file in own}
+    beside = [(phase, p.run.path.parent / f"lrfind-{phase.label}.csv") for phase in p.phases]
+    found = [(phase, file) for phase, file in beside if file.name not in names and file.is_file()]
+    fit = [file for phase, file in found if is_for(file, found_for(p.run.plan, p.run.fields, phase.index, p.run.split))]
+    return own + fit
 
 
 def divergence_rate(file: Path) -> float | None:
