@@ -17,10 +17,12 @@ import functools
 import json
 import math
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -206,6 +208,11 @@ def within(rate: float | None, bests: Iterable[float]) -> bool:
     )
 
 
+def finite(values: dict[str, float]) -> dict[str, float | None]:
+    """Numbers that JSON can hold."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
 def outcome(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     """A case: what the grid came to, and what `lrfind` said with every seed."""
     grid = grid_of(case, given)
@@ -223,7 +230,7 @@ def outcome(case: Case, given: argparse.Namespace) -> dict[str, Any]:
     fastai = {seed: {k: said(v) for k, v in one.suggestions.items()} for seed, one in found.items()}
     said_so = {seed: said(one.recommended) for seed, one in found.items()}
     return {
-        "case": case.name, "n_valid": n, "best": best, "ties": ties, "grid": {f"{lr:.3g}": v for lr, v in grid.items()},
+        "case": case.name, "n_valid": n, "best": best, "ties": ties, "grid": {f"{lr:.3g}": finite(v) for lr, v in grid.items()},
         "curve": of_curve, "recommended": said_so, "fastai": fastai,
     }  # fmt: skip
 
@@ -293,6 +300,21 @@ def arguments() -> argparse.Namespace:
     return given
 
 
+def processor() -> str:
+    """The processor's name; on Linux `platform` does not tell it."""
+    cpus = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    named = (line.partition(":")[2].strip() for line in cpus if line.startswith("model name"))
+    return next(named, platform.processor())
+
+
+def about(given: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for, and on what."""
+    asked = {name: getattr(given, name) for name in ("arch", "size", "bs", "train", "epochs", "num_it", "seed", "half")}
+    versions = {name: version(name) for name in ("torch", "fastai", "timm")}
+    machine = {"processor": processor(), "threads": torch.get_num_threads(), "python": platform.python_version()}
+    return {"data": [data.name for data in given.data]} | asked | machine | {"versions": versions}
+
+
 def main() -> None:
     """Train what is missing and print the table."""
     given = arguments()
@@ -307,7 +329,8 @@ def main() -> None:
         print(row(done[-1], given), flush=True)
     print("\n".join(totals(done, given)))
     if given.json is not None:
-        given.json.write_text(json.dumps(done, indent=1))
+        text = json.dumps({"about": about(given), "totals": list(totals(done, given)), "cases": done}, indent=1)
+        given.json.write_text(f"{text}\n")
 
 
 if __name__ == "__main__":
