@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -24,6 +26,7 @@ from fastrecipes.results.doctor.examine import examine
 from fastrecipes.results.stored import stored_run
 from fastrecipes.train.nearby import Nearby, Tried, is_cheap, steps_of, try_nearby
 from fastrecipes.train.ready import Ready, make_ready
+from fastrecipes.train.trial import Squeezed
 
 Cli = Callable[..., Told]
 Write = Callable[..., Path]
@@ -166,6 +169,25 @@ def test_they_are_tried_where_asked_for(cli: Cli, recipe_file: Write, tmp_path: 
     lines = lines_of(cli(*words, "--try"))
     assert hint not in lines
     assert any(line.startswith("tried for 8 steps each: ") for line in lines)
+
+
+def test_ctrl_c_leaves_no_file(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: Path
+) -> None:
+    """Exit code 130, also when the range test is done."""
+    path, images = recipe_file(LONGER), sorted(shapes.rglob("*"))
+    plain = Squeezed.before_batch
+
+    def before_batch(self: Squeezed) -> None:
+        plain(self)
+        if self.learn.train_iter == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Squeezed, "before_batch", before_batch)
+    monkeypatch.chdir(tmp_path)
+    assert cli("lrfind", path, "--num-it", 60, "--try").code == 130
+    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(shapes.rglob("*")) == images
 
 
 # the doctor

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from fastrecipes.cli.beginning import ready_at
 from fastrecipes.cli.newfile import check_new, write_new
 from fastrecipes.declare.described import described
 from fastrecipes.declare.rates import Probe
@@ -17,15 +17,14 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.read.edit import edited
-from fastrecipes.record.checkpoint import load_weights_file
-from fastrecipes.record.folder import RunFolder, SplitRow
+from fastrecipes.record.folder import SplitRow
 from fastrecipes.results.found_for import found_for
 from fastrecipes.results.rates_found import found_lines, found_table, rate_text, save_found
 from fastrecipes.train.check import can_write
-from fastrecipes.train.display import counted, log, stderr_console, telling, to_console
+from fastrecipes.train.display import counted, stderr_console, telling, to_console
 from fastrecipes.train.faults import in_words
 from fastrecipes.train.nearby import is_cheap, try_nearby
-from fastrecipes.train.ready import Ready, make_ready
+from fastrecipes.train.ready import Ready
 from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.suggest import Found, found
 
@@ -78,7 +77,7 @@ def show_rates(recipe: Recipe, wanted: RangeWanted) -> list[Any]:
     can_write(folder, "--out" if wanted.run is None else "--from")
     console = stderr_console()
     with telling(to_console(console)):
-        ready = _at_stage(recipe, wanted, console)
+        ready = ready_at(recipe, wanted.stage, wanted.run, console)
         stage = ready.plan.stages[wanted.stage]
         read = _found(ready, stage, wanted, console)
     try:
@@ -141,55 +140,6 @@ def _of(ready: Ready, stage: StagePlan) -> dict[str, Any]:
     """What the range test holds for: the doctor compares it with runs."""
     split = [SplitRow(*row) for row in ready.dataset.rows()]
     return found_for(ready.plan.as_dict(), described(ready.asked), stage.index, split)
-
-
-def _at_stage(recipe: Recipe, wanted: RangeWanted, console: Console) -> Ready:
-    """All that the stage needs, the network as the stage before left it in the run, where one is given."""
-    stage, of = wanted.stage, wanted.run
-    weights = _left_by(of, stage) if of is not None else None
-    ready = make_ready(recipe, None, console, weights=weights is None)
-    if weights is None:
-        if stage:
-            log.info(
-                "note: stages.%s begins here with the weights that a run begins with; --from RUN takes those that the "
-                "stage before left", stage,
-            )  # fmt: skip
-        return ready
-    tensors, info = load_weights_file(weights)
-    _check_same(of, info, ready.plan)
-    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in ready.net.state_dict().items()}:
-        raise RecipeError(f"--from {of}: its network has another head than the recipe's")
-    ready.net.load_state_dict(tensors)
-    return replace(ready, plan=replace(ready.plan, weights=str(weights)))
-
-
-def _left_by(run: Path, stage: int) -> Path:
-    """The weights that the stage before `stage` ended with in a run."""
-    if stage == 0:
-        raise RecipeError("--from: stages.0 begins with the recipe's own weights; leave --from out, or give --stage")
-    RunFolder.open(run)
-    weights = run / "checkpoints" / f"stages.{stage - 1}.safetensors"
-    if not weights.is_file():
-        raise RecipeError(
-            f"--from {run}: its stages.{stage - 1} has not ended, and stages.{stage} begins with what it leaves"
-        )
-    return weights
-
-
-def _check_same(run: Path | None, info: Mapping[str, Any], plan: Plan) -> None:
-    """Refuse the weights of another network, or for other classes."""
-    if info.get("arch") != plan.arch:
-        raise RecipeError(f"--from {run}: it trained {info.get('arch')}, and the recipe has {plan.arch}")
-    was = list(info.get("vocab", ()))
-    if was != list(plan.vocab):
-        raise RecipeError(
-            f"--from {run}: it trained on the classes {_names(was)}, and the data has {_names(plan.vocab)}"
-        )
-
-
-def _names(classes: Sequence[str]) -> str:
-    more = f" and {len(classes) - 4} more" if len(classes) > 4 else ""
-    return ", ".join(map(repr, classes[:4])) + more
 
 
 def _applied(recipe: Recipe, change: str) -> str:
