@@ -16,7 +16,7 @@ sizes, epochs, top rates, momentum, weight decay, processes that load images (`-
 A stage's seconds are those of its fit with validation after each epoch; ours are its epochs' in history.csv, and what lies between
 two stages (loaders, checkpoints) is in the seconds of all, as start-up, plots and report are.
 
-The result is written to benchmarks/results/: every training as JSON, medians and ranges as a table. A peer's ratio is
+The result is written to benchmarks/results/, and the same command goes on with one that was stopped: every training as JSON, medians and ranges as a table. A peer's ratio is
 the median over seeds of fastai's seconds over its own.
 """
 
@@ -50,10 +50,13 @@ def main() -> None:
         place = Path(folder)
         data = subset(Path(given.data).resolve(), place / "data", given.subset)
         weights = None if given.random else offline_weights(place / "weights.pt", given.arch)
-        rows: list[dict[str, Any]] = []
+        rows = done_before(given)
+        done = {(row["peer"], row["seed"]) for row in rows}
         for seed in range(given.seeds):
             turn = seed % len(given.peers)
             for peer in (*given.peers[turn:], *given.peers[:turn]):
+                if (peer, seed) in done:
+                    continue
                 rows.append(trained(peer, given, data, weights, seed, place))
                 print(json.dumps(rows[-1]), flush=True)
                 write(given, rows)
@@ -173,10 +176,26 @@ def theirs(peer: str, given: Any, data: Path, weights: Path | None, seed: int, r
     return [python, "-m", "peer_loops.one", peer, "work.json", "result.json"]
 
 
+def done_before(given: Any) -> list[dict[str, Any]]:
+    """What a comparison of the same name has come to so far, if it asked for the same but for peers and seeds."""
+    file, free = given.out / f"{given.name}.json", ("peers", "seeds")
+    if not file.exists():
+        return []
+    held = json.loads(file.read_text())
+    was, now = ({k: v for k, v in asked_for.items() if k not in free} for asked_for in (held["asked"], plain(given)))
+    if was != now:
+        raise SystemExit(f"{file}: holds another comparison ({was}); give another --name")
+    return held["rows"]
+
+
+def plain(given: Any) -> dict[str, Any]:
+    """What was asked for, as JSON holds it."""
+    return {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items() if k not in ("data", "lightning_python", "out")}  # fmt: skip
+
+
 def write(given: Any, rows: Sequence[dict[str, Any]]) -> None:
     """What there is so far: a long comparison that is stopped has not run for nothing."""
-    asked_for = {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items() if k not in ("data", "lightning_python", "out")}  # fmt: skip
-    facts = {"asked": asked_for, "machine": machine(), "rows": rows}
+    facts = {"asked": plain(given), "machine": machine(), "rows": rows}
     (given.out / f"{given.name}.json").write_text(json.dumps(facts, indent=1))
     (given.out / f"{given.name}.md").write_text(table(rows, given) + "\n")
 

@@ -22,7 +22,7 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.store import Store, user_store
 
-__all__ = ["ItemError", "SeededDL", "Stats", "fill_images", "how_loaded", "seen_dl", "stage_dls"]
+__all__ = ["ItemError", "SeededDL", "Stats", "fill_images", "how_loaded", "seen_dl", "seen_items", "stage_dls"]
 
 TIMEOUT = 300  # seconds that a run waits for a batch from the processes that load images
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of each channel
@@ -106,8 +106,13 @@ def _stamps(files: list[Path]) -> list[str]:
     return [f"{file.absolute()} {(stat := file.stat()).st_size} {stat.st_mtime_ns}" for file in files]
 
 
-def seen_dl(dls: DataLoaders, dataset: Dataset, seed: int) -> SeededDL:
-    """As many training images as there are for validation, drawn once, loaded as those are."""
+def seen_items(dataset: Dataset, seed: int) -> list[int]:
+    """As many training items as there are for validation, drawn once."""
     n = min(len(dataset.train), len(dataset.valid))
-    drawn = sorted(random.Random(Draws(seed).key("seen")).sample(dataset.train, n))
-    return dls.test_dl([dataset.items[i] for i in drawn], with_labels=True)  # type: ignore[attr-defined]
+    return sorted(random.Random(Draws(seed).key("seen")).sample(dataset.train, n))
+
+
+def seen_dl(dls: DataLoaders, dataset: Dataset, seed: int) -> SeededDL:
+    """The images of `seen_items`, loaded as those of validation are."""
+    items = [dataset.items[i] for i in seen_items(dataset, seed)]
+    return dls.test_dl(items, with_labels=True)  # type: ignore[attr-defined]

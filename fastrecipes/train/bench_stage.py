@@ -32,7 +32,7 @@ from fastrecipes.train.schedule import schedule_of
 from fastrecipes.train.state import Position
 from fastrecipes.train.step_clock import PARTS, StepClock, now
 
-__all__ = ["ROUNDS", "SIDES", "Side", "StageSpeed", "bench_stages"]
+__all__ = ["ROUNDS", "SIDES", "Side", "StageSpeed", "as_fastai", "bench_stages"]
 
 ROUNDS = 3
 SIDES = ("this", "fastai", "limit")
@@ -96,7 +96,7 @@ def bench_stages(recipe: Recipe, index: int | None, seconds: float, console: Con
 
 def _timed(ready: Ready, stage: StagePlan, seconds: float, on_round: Any) -> StageSpeed:
     slow = replace(stage, lrs=tuple(lr * _LOW for lr in stage.lrs))
-    mine, plain = _as_a_run(ready, slow), _as_fastai(ready, slow)
+    mine, plain = _as_a_run(ready, slow), as_fastai(ready, slow)
     batch = mine.dls.train.one_batch()
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in SIDES}
     for done in range(1, ROUNDS + 1):
@@ -115,7 +115,7 @@ def _as_a_run(ready: Ready, stage: StagePlan) -> Any:
     return learn
 
 
-def _as_fastai(ready: Ready, stage: StagePlan) -> Learner:
+def as_fastai(ready: Ready, stage: StagePlan) -> Learner:
     """fastai's own Learner and loaders with its defaults: fp32, a plain optimiser, BatchNorm of frozen blocks trained.
 
     The recipe's DataBlock, network, layer groups, loss and optimiser. Images are not mixed.

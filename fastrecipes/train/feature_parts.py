@@ -11,7 +11,7 @@ import torch
 
 from fastrecipes.data.dataset import Dataset, block_of
 from fastrecipes.data.digest import digest_of
-from fastrecipes.data.loaders import Stats
+from fastrecipes.data.loaders import Stats, seen_items
 from fastrecipes.data.seeded import SeededDL
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.planning.plan import StagePlan
@@ -36,20 +36,31 @@ class Part:
     kept: dict[int, torch.Tensor] = field(default_factory=dict)
     """features by view, (n, ...), as they lie in memory"""
 
+    @property
+    def trains(self) -> bool:
+        """Whether its images come in views."""
+        return self.name == "training"
+
     def what(self, view: int) -> str:
         """A view in words."""
         of = f", view {view + 1} of {self.views}" if self.views > 1 else ""
         return f"features of the {self.name} images{of}"
 
 
-def parts_of(recipe: Recipe, dataset: Dataset, stage: StagePlan, dls: Any, stats: Stats) -> tuple[Part, Part]:
-    """The training and the validation images of a stage, with what its plan keeps of them."""
+def parts_of(recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, stats: Stats) -> list[Part]:
+    """The training and the validation images of a stage, with what its plan keeps of them, and those of its clean metrics."""
     block: Any = block_of(recipe.data, stage.size, stage.aug)
     tfms = (block.type_tfms, block.item_tfms, block.batch_tfms, block.getters)
     images = digest_of(tfms, stats, _code(recipe), stage.bs, stage.images)
     views, keeps_valid = (stage.prefix.views, stage.prefix.valid) if stage.prefix else (0, False)
-    train = _part(dataset, "training", dls.train, dataset.train, views, images)
-    return train, _part(dataset, "validation", dls.valid, dataset.valid, int(keeps_valid), images)
+    parts = [
+        _part(dataset, "training", learn.dls.train, dataset.train, views, images),
+        _part(dataset, "validation", learn.dls.valid, dataset.valid, int(keeps_valid), images),
+    ]
+    if learn.seen is not None:
+        items = seen_items(dataset, recipe.seed)
+        parts.append(_part(dataset, "clean training", learn.seen, items, int(keeps_valid), images))
+    return parts
 
 
 def _part(dataset: Dataset, name: str, dl: SeededDL, items: Sequence[int], views: int, images: str) -> Part:

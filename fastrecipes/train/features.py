@@ -45,10 +45,10 @@ class Features:
     """
 
     def __init__(
-        self, train: Part, valid: Part, prefix: FrozenPrefix, store: Store | None, seed: int,
+        self, parts: Sequence[Part], prefix: FrozenPrefix, store: Store | None, seed: int,
         later: Callable[[], Iterable[tuple[FrozenPrefix, int]]] = tuple,
     ) -> None:  # fmt: skip
-        self.train, self.valid, self.prefix, self.store, self.seed = train, valid, prefix, store, seed
+        self.parts, self.prefix, self.store, self.seed = parts, prefix, store, seed
         self._make_later, self._used = later, set[str]()
 
     @cached_property
@@ -58,7 +58,7 @@ class Features:
 
     def of(self, dl: Any) -> Part | None:
         """The part that a loader's batches come from, where they are kept."""
-        return next((part for part in (self.train, self.valid) if part.dl is dl and part.views), None)
+        return next((part for part in self.parts if part.dl is dl and part.views), None)
 
     def has_all(self, dl: Any) -> bool:
         """Whether the features of all views of a loader's images are kept already."""
@@ -114,7 +114,7 @@ class Features:
 
     def _later(self, store: Store, part: Part, view: int) -> list[FrozenPrefix]:
         """The prefixes of later stages that will ask for this view and whose features are not there."""
-        wanted = [prefix for prefix, views in self.later if part is self.valid or view < views]
+        wanted = [prefix for prefix, views in self.later if not part.trains or view < views]
         return [prefix for prefix in wanted if store.read(self._key(prefix, part, view)) is None]
 
     def _writing(self, store: Store, prefix: FrozenPrefix, part: Part, view: int) -> AbstractContextManager[Any]:

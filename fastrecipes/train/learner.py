@@ -81,6 +81,8 @@ class StageLearner(Learner):
     """the frozen blocks as a function of their own; None: they run with the network"""
     features: Features | None = None
     """what the frozen blocks make of the images, kept"""
+    given_features = False
+    """whether the batches under way are that"""
 
     def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
         """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
@@ -136,18 +138,20 @@ class StageLearner(Learner):
         elif self.n_waiting and self.training:  # a callback ended the epoch before between two steps
             self.opt.zero_grad()
             self.n_waiting = 0
-        batches = self._batches()
+        batches, self.given_features = self.batches_of(self.dl)
         for i, batch in enumerate(self.keeper.loading(batches) if self.training else batches, first):
             self.one_batch(i, batch)
             self.keeper.batch_done(self, i + 1)
         if self.training:
             self.keeper.training_done(self)
 
-    def _batches(self) -> Iterable[Any]:
-        """The batches of `dl`, or what the frozen blocks made of their images."""
-        self._prepare(self.dl)
-        part = self.features.of(self.dl) if self.features is not None else None
-        return self.dl if self.features is None or part is None else self.features.batches(part, self.epoch)
+    def batches_of(self, dl: Any) -> tuple[Iterable[Any], bool]:
+        """The batches of a loader in this epoch, and whether they are what the frozen blocks made of its images."""
+        self._prepare(dl)
+        part = self.features.of(dl) if self.features is not None else None
+        if self.features is None or part is None:
+            return dl, False
+        return self.features.batches(part, self.epoch), True
 
     def _prepare(self, dl: Any) -> None:
         """Have the features that stand for the images of `dl` in this epoch, where they are kept."""
@@ -155,7 +159,7 @@ class StageLearner(Learner):
         if self.features is None or part is None:
             return
         try:
-            self.features.prepare(part, self.epoch, self.keeper.watching(self, validates=dl is self.dls.valid))
+            self.features.prepare(part, self.epoch, self.keeper.watching(self, validates=dl is not self.dls.train))
         except MemoryError as e:
             self.features = None
             self.keeper.fell_back(f"no room for features ({e}): the frozen blocks run for every image of every epoch")
@@ -243,8 +247,7 @@ class StageLearner(Learner):
 
     def _one_part(self, share: float) -> torch.Tensor:
         """One part forward and, where it trains, backward; its predictions."""
-        kept = self.features is not None and self.features.of(self.dl) is not None
-        self.pred = self.outputs(self.model, self.xb, features=kept)
+        self.pred = self.outputs(self.model, self.xb, features=self.given_features)
         self("after_pred")
         self.loss_grad = self.loss_func(self.pred, *self.yb)
         self.loss = self.loss_grad.clone()

@@ -159,11 +159,11 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     )  # fmt: skip
     loss_func = loss_of(ready.recipe.loss_func, ready.dataset, ready.device)
     learn = stage_learner(ready.recipe, stage, ready.net, ready.blocks, dls, loss_func, ready.plan.precision)
+    if ready.recipe.train_metrics:
+        learn.seen = seen_dl(dls, ready.dataset, ready.plan.seed)
     if stage.prefix is not None:
         learn.prefix = _prefix(ready, stage)
         learn.features = _features(ready, stage, learn)
-    if ready.recipe.train_metrics:
-        learn.seen = seen_dl(dls, ready.dataset, ready.plan.seed)
     return learn
 
 
@@ -177,9 +177,9 @@ def _features(ready: Ready, stage: StagePlan, learn: StageLearner) -> Features |
     """What is kept of these blocks; None where nothing is."""
     if learn.prefix is None or stage.prefix is None or not (stage.prefix.views or stage.prefix.valid):
         return None
-    train, valid = parts_of(ready.recipe, ready.dataset, stage, learn.dls, ready.stats)
-    store = user_store() if train.known and valid.known else None
-    return Features(train, valid, learn.prefix, store, ready.plan.seed, partial(_later, ready, stage))
+    parts = parts_of(ready.recipe, ready.dataset, stage, learn, ready.stats)
+    store = user_store() if all(part.known for part in parts) else None
+    return Features(parts, learn.prefix, store, ready.plan.seed, partial(_later, ready, stage))
 
 
 def _later(ready: Ready, stage: StagePlan) -> Iterator[tuple[FrozenPrefix, int]]:

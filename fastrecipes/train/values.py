@@ -36,9 +36,10 @@ def seen_values(learn: Any) -> dict[str, float]:
     net, batch = kept_net(learn).eval(), (learn.xb, learn.yb, learn.pred)
     learn.seen.draws = learn.dls.valid.draws
     with torch.no_grad():
-        for x, y in learn.seen:
+        batches, features = learn.batches_of(learn.seen)
+        for x, y in batches:
             learn.xb, learn.yb = (x.as_subclass(torch.Tensor),), (y,)  # as fastai hands batches to its networks
-            learn.pred = learn.outputs(net, learn.xb)
+            learn.pred = learn.outputs(net, learn.xb, features=features)
             for metric in metrics:
                 metric.accumulate(learn)
     learn.xb, learn.yb, learn.pred = batch
