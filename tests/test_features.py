@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastrecipes import RecipeError, Stage, load_recipe, plan_recipe, run, views
+from fastrecipes import Probe, RecipeError, Stage, load_recipe, plan_recipe, run, views
 from fastrecipes.data.digest import digest_of
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import StoppedError
@@ -123,6 +123,19 @@ def test_later_stages_take_what_passes_by(moving: Recipe, tmp_path: Path, monkey
     done = run(recipe, out=tmp_path / "once")
     assert computed.images == 2 * 36 + 12 + 8
     assert_same(done, apart, ("stages.0", "stages.1", "stages.2"))
+
+
+def test_the_candidates_of_a_probe_share_features(
+    moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen blocks see no more images with three rates to try than with one that is given."""
+    computed = Computed(monkeypatch)
+    run(replace(moving, stages=moving.stages[:1]), out=tmp_path / "given")
+    given, computed.images = computed.images, 0
+    user_store().clear()
+    stage = replace(moving.stages[0], lr=Probe([3e-2, 3e-3, 3e-4], budget=2))
+    run(replace(moving, stages=[stage]), out=tmp_path / "probed")
+    assert computed.images == given == 3 * 36 + 12 + 8
 
 
 def test_views(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
