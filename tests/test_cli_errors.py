@@ -30,7 +30,7 @@ def refused(told: Told, message: str) -> None:
     ("words", "message"),
     [
         (["--set", "stages.9.lr=1"], "--set stages.9.lr=1: no stage 9; stages are numbered 0 to 1"),
-        (["--set", "stages.0.lr=fast"], f"--set stages.0.lr=fast: expected {LR}, got 'fast'"),
+        (["--set", "stages.0.lr=fast"], f"--set stages.0.lr=fast: expected {LR}, or a Probe of such rates, got 'fast'"),
         (["--set", "stages.0.epocs=3"], "--set stages.0.epocs=3: Stage has no field 'epocs'; did you mean 'epochs'?"),
         (["--set", "stages.0.epochs=0"], "--set stages.0.epochs=0: expected a whole number >= 1, got 0"),
         (["--set", "bs"], "--set bs: expected PATH=VALUE, such as stages.0.lr=1e-3 or arch=resnet18"),
