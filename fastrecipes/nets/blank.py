@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["REFUSALS", "answer", "reaching", "reason_of"]
+__all__ = ["REFUSALS", "answer", "in_eval", "reaching", "reason_of"]
 
 REFUSALS = (AssertionError, IndexError, RuntimeError, ValueError)
 """what a network raises for an image that it cannot take; NotImplementedError: the meta device lacks an operation"""
@@ -20,7 +20,7 @@ def answer(net: nn.Module, size: int) -> Tensor:
     import torch
 
     device = next(net.parameters()).device
-    with _evaluating(net), torch.no_grad():
+    with in_eval(net), torch.no_grad():
         return net(torch.zeros(1, 3, size, size, device=device))
 
 
@@ -41,7 +41,8 @@ def reason_of(e: Exception) -> str:
 
 
 @contextmanager
-def _evaluating(net: nn.Module) -> Iterator[None]:
+def in_eval(net: nn.Module) -> Iterator[None]:
+    """`net` in eval mode; after that every module is in the mode that it was in."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Call", "calls_of", "in_eval"]
+from fastrecipes.nets.blank import in_eval
+
+__all__ = ["Call", "calls_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +30,6 @@ class Call:
     def __contains__(self, other: Call) -> bool:
         """Whether `other` was made inside this one."""
         return self.entered < other.entered and other.left < self.left
-
-
-@contextmanager
-def in_eval(net: nn.Module) -> Iterator[None]:
-    """`net` in eval mode; after that every module is in the mode that it was in."""
-    were = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in were:
-            module.training = training
 
 
 def calls_of(net: nn.Module, run: Callable[[], Any]) -> list[Call]:
