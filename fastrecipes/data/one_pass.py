@@ -20,9 +20,8 @@ from fastrecipes.data.known import Known
 __all__ = ["OnePass", "homographies", "tones"]
 
 # Shapes: n images of a batch; h, w pixels of what comes in; oh, ow of what the network sees.
-Matrices = NDArray[
-    np.float64
-]  # (n, 3, 3), from a place in the output to one in the input, both -1..1 from edge to edge
+Matrices = NDArray[np.float64]
+"""(n, 3, 3), from a place in the output to one in the input, both -1..1 from edge to edge"""
 
 
 class OnePass:

@@ -21,10 +21,8 @@ from fastrecipes.train.trial import Turn, trained
 __all__ = ["Nearby", "Tried", "is_cheap", "steps_of", "try_nearby"]
 
 APART = 3.0
-FIRST, MOST = (
-    (-2, -1, 0, 1, 2),
-    7,
-)  # places that are tried in any case; how many before a search that finds no end has one
+FIRST = (-2, -1, 0, 1, 2)  # places that are tried in any case
+MOST = 7  # places, with which a search that finds no end has one
 SHARE, MOST_STEPS = 0.5, 100  # of a rate: of the stage's steps, but not more
 
 
