@@ -111,9 +111,13 @@ WAYS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("opencv", [True, False])
 @pytest.mark.parametrize("way", WAYS)
-def test_a_batch_is_fastais_for_the_same_draws(way: dict[str, Any]) -> None:
+def test_a_batch_is_fastais_for_the_same_draws(
+    way: dict[str, Any], opencv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its transforms are given the numbers that were drawn here; what differs is rounding, and light before resampling."""
+    monkeypatch.setattr(OnePass, "opencv", opencv)
     known = known_transforms(block(48, item_tfms=Resize(60), batch_tfms=aug_transforms(**way)))
     assert isinstance(known, Known)
     batch, draws = smooth(), Draws(3)
@@ -139,8 +143,10 @@ def test_a_batch_is_fastais_for_the_same_draws(way: dict[str, Any]) -> None:
     assert float(gap.mean()) < (2e-3 if way.get("pad_mode") == "zeros" else 5e-4)
 
 
-def test_the_crop_on_the_device_is_fastais() -> None:
+@pytest.mark.parametrize("opencv", [True, False])
+def test_the_crop_on_the_device_is_fastais(opencv: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same box of every image: beside fastai's two resamplings there is one."""
+    monkeypatch.setattr(OnePass, "opencv", opencv)
     known = known_transforms(block(40, item_tfms=Resize(60), batch_tfms=aug_transforms(size=40, min_scale=0.5)))
     assert isinstance(known, Known)
     assert known.crop is not None

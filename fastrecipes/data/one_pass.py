@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812  # torch's own name for it
 from fastrecipes.data.drawn import Boxes, Values, drawn_boxes, drawn_values
 from fastrecipes.data.draws import Draws
 from fastrecipes.data.known import Known
+from fastrecipes.data.warped import warped
 
 __all__ = ["OnePass", "homographies", "tones"]
 
@@ -25,11 +26,14 @@ Matrices = NDArray[np.float64]
 
 
 class OnePass:
-    """What fastai's `aug_transforms` and `Normalize` do to a batch, as one `grid_sample`.
+    """What fastai's `aug_transforms` and `Normalize` do to a batch, in one resampling: OpenCV's on a CPU, else `grid_sample`.
 
     Flip, rotation, zoom, warp and the crop of `RandomResizedCropGPU` are one matrix, brightness and contrast a table of
     256 values for each image. fastai resamples a batch whose crop is drawn there twice, and draws that crop once for all of it.
     """
+
+    opencv = True
+    """whether training images on a CPU are left to OpenCV"""
 
     def __init__(self, known: Known, mean: Tensor, std: Tensor) -> None:
         self.known = known
@@ -43,8 +47,22 @@ class OnePass:
         values = drawn_values(self.known, draws, positions) if draws else {}
         boxes = None if self.known.crop is None else drawn_boxes(self.known.crop, self.known.cut, draws, positions)
         places = homographies(self.known, values, boxes, len(positions))
-        out = self._resampled(x, places, tones(values, len(positions)))
-        return TensorImage(out)
+        table = tones(values, len(positions))
+        by_opencv = self.opencv and draws is not None and x.device.type == "cpu" and self._excess <= 1
+        return TensorImage(self._warped(x, places, table) if by_opencv else self._resampled(x, places, table))
+
+    @property
+    def _excess(self) -> float:
+        """How many times more pixels each way there are than twice the size that is fetched."""
+        return min(a / b for a, b in zip(self.known.cut, self.known.size, strict=True)) / 2
+
+    def _warped(self, x: Tensor, places: Matrices | None, table: Tensor) -> Tensor:
+        """Training images on a CPU, where this takes a third of the time; normalised before they are moved."""
+        images = np.ascontiguousarray(x.permute(0, 2, 3, 1).numpy())
+        scale, shift = self.scale.flatten(), self.shift.flatten()
+        values = torch.addcmul(shift, table[..., None], scale).numpy()
+        out = warped(images, values, places, self.known.size, self.known.pad_mode, shift.tolist())
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
 
     def _resampled(self, x: Tensor, places: Matrices | None, table: Tensor) -> Tensor:
         """Some images at a time on a CPU, as many as it has threads: what is read and written then stays in its cache."""
@@ -70,8 +88,9 @@ class OnePass:
 
     def _smaller(self, x: Tensor) -> Tensor:
         """Averaged down to twice the size that is fetched where there is more, as fastai does."""
-        excess = min(a / b for a, b in zip(self.known.cut, self.known.size, strict=True)) / 2
-        return F.interpolate(x, scale_factor=1 / excess, mode="area", recompute_scale_factor=True) if excess > 1 else x
+        if self._excess <= 1:
+            return x
+        return F.interpolate(x, scale_factor=1 / self._excess, mode="area", recompute_scale_factor=True)
 
     def _fetched(self, x: Tensor, matrices: Tensor) -> Tensor:
         return F.grid_sample(x, self._grid(matrices), "bilinear", self.known.pad_mode, align_corners=True)
