@@ -292,7 +292,7 @@ def test_a_stage_begins_with_what_the_stage_before_left(
         begun.append({name: t.clone() for name, t in ready.net.state_dict().items()})
         return range_test(ready, *args, **kwargs)
 
-    monkeypatch.setattr("fastrecipes.cli.found.range_test", spied)
+    monkeypatch.setattr("fastrecipes.train.finding.range_test", spied)
     told = cli("lrfind", path, "--stage", 1, "--from", folder, "--num-it", 60, "--end-lr", 1e3)
     assert told.code == 0, told.err
     left, _ = load_weights_file(folder / "checkpoints" / "stages.0.safetensors")

@@ -20,11 +20,11 @@ from made_runs import HARD, make_run
 from PIL import Image
 from starlette.testclient import TestClient
 
-from fastrecipes.cli.reported import leave_report
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.files import sha256
 from fastrecipes.results.board import board_app
 from fastrecipes.results.report.again import commands
+from fastrecipes.results.report.left import leave_report
 from fastrecipes.results.report.report import report_text
 from fastrecipes.results.stored import stored_run
 

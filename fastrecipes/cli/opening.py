@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastrecipes.data.source import check_source
-from fastrecipes.declare.recipe import Recipe, scaled
+from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
-from fastrecipes.read.load import load_outlined
-from fastrecipes.read.outline import Outline, outline
-from fastrecipes.read.override import Override, apply_overrides, check_overrides, parse_override
+from fastrecipes.read.opening import EXACT, Opening
+from fastrecipes.read.outline import outline
+from fastrecipes.read.override import Override, check_overrides, parse_override
 from fastrecipes.read.shipped import recipe_path
 
 __all__ = ["Opening", "check_resume", "open_recipe", "opened"]
-
-
-EXACT = ("cache=off", "prefix=off", "precision=fp32", "loader=fastai")
-"""what `--exact` stands for: every step as fastai itself computes it"""
-
-
-@dataclass(frozen=True)
-class Opening:
-    """A recipe file that was read, and what a command line changes in it."""
-
-    seen: Outline
-    overrides: tuple[Override, ...]
-    scale: float
-    words: tuple[str, ...]
-    """the options that change it, as a command line to repeat them"""
-
-    def recipe(self, more: Sequence[Override] = ()) -> Recipe:
-        """The recipe, with `more` changes; made anew by each call, so that no object in it has a past."""
-        recipe = apply_overrides(load_outlined(self.seen), [*self.overrides, *more])
-        recipe = scaled(recipe, self.scale) if self.scale != 1 else recipe
-        assert recipe.origin is not None
-        words = (*self.words, *(word for override in more for word in ("--set", override.text)))
-        return replace(recipe, origin=replace(recipe.origin, words=words))
 
 
 def open_recipe(

@@ -98,8 +98,8 @@ def _check_home(home: Path) -> None:
 
 
 def _swept(opening: Opening, wanted: SweepWanted, varied: Sequence[Varied], home: Path) -> Found:
-    from fastrecipes.cli.reported import leave_plots, leave_report
     from fastrecipes.record.history import less_is_better
+    from fastrecipes.results.report.left import leave_plots, leave_report
     from fastrecipes.sweep.checked import check_settings
     from fastrecipes.sweep.grow import Grower, say
     from fastrecipes.sweep.study import opened_study

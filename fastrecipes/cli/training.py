@@ -45,7 +45,7 @@ def run(
     opened = open_recipe(
         recipe, set_, data=data, scale=scale, weights=weights, no_pretrained=no_pretrained, exact=exact
     )
-    from fastrecipes.cli.reported import leave_plots, leave_report
+    from fastrecipes.results.report.left import leave_plots, leave_report
     from fastrecipes.results.summary import run_summary
     from fastrecipes.train.run import run as train
 
@@ -115,8 +115,9 @@ def lrfind(
 
     opened = open_recipe(recipe, set_, data=data, scale=1.0, weights=weights, no_pretrained=no_pretrained)
     from fastrecipes.cli.found import RangeWanted, show_rates
+    from fastrecipes.train.finding import Search
 
-    show(*show_rates(opened, RangeWanted(stage, from_, start_lr, end_lr, num_it, apply, out, try_)))
+    show(*show_rates(opened, RangeWanted(Search(stage, from_, start_lr, end_lr, num_it, try_), apply, out)))
 
 
 def sweep(

@@ -13,13 +13,18 @@ from matplotlib.figure import Figure
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.files import write_atomic
 
-__all__ = ["plot_plan"]
+__all__ = ["plan_picture", "plot_plan"]
 
 _MOST_POINTS = 2000  # a stage; more would not be seen
 
 
 def plot_plan(plan: Plan, path: Path) -> None:
-    """Draw rate (of every group that has its own) and momentum over all steps, with the stages' boundaries."""
+    """Draw a plan into a file, in the format that its ending names."""
+    write_atomic(path, plan_picture(plan, path.suffix.lstrip(".") or "png"))
+
+
+def plan_picture(plan: Plan, form: str = "png") -> bytes:
+    """Rate (of every group that has its own) and momentum over all steps, with the stages' boundaries, as a file of `form`."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     ends = _ends(plan)
@@ -31,7 +36,9 @@ def plot_plan(plan: Plan, path: Path) -> None:
         axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{plan.recipe}: {plan.epochs} epochs, {plan.steps:,} steps", parse_math=False)
-    _save(figure, path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=form, dpi=120)
+    return buffer.getvalue()
 
 
 def _ends(plan: Plan) -> list[int]:
@@ -106,9 +113,3 @@ def _draw_momenta(plan: Plan, axes: Axes, ends: list[int]) -> None:
 def _momentum(plan: Plan, stage: StagePlan, step: int) -> float | None:
     mom = stage.at(step).mom
     return plan.momentum if mom is None else mom
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi=120)
-    write_atomic(path, buffer.getvalue())

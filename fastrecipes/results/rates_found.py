@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from fastrecipes.declare.rates import LayerDecay
+from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.files import write_atomic
 from fastrecipes.train.nearby import Nearby, Tried
 from fastrecipes.train.rising import save_curve
 from fastrecipes.train.suggest import Found
 
-__all__ = ["found_lines", "found_table", "rate_text", "save_found"]
+__all__ = ["begun", "form_of", "found_lines", "found_png", "found_table", "rate_text", "save_found"]
 
 _MEANS = {
     "valley": "a third of the way down the longest valley",
@@ -27,6 +28,21 @@ _MEANS = {
     "minimum": "a tenth of the rate with the lowest loss",
     "slide": "where the loss stops falling, seen from its end",
 }
+
+
+def begun(plan: Plan, stage: StagePlan) -> str:
+    """What the test was made with, in a line."""
+    return (
+        f"{plan.recipe}, {stage.label}: trains {stage.trains} at {stage.size} px, bs {stage.bs}, on {plan.n_train:,} images; "
+        f"weights: {plan.weights}"
+    )
+
+
+def form_of(lr: Any, stage: StagePlan) -> Any:
+    """The rate whose form and ratios the range test keeps: of a probe, its highest candidate, or the same for all groups."""
+    if stage.probe is None:
+        return lr
+    return 1.0 if stage.probe.finds else lr.candidates[stage.probe.lrs.index(stage.lrs)]
 
 
 def found_table(found: Found) -> Table:
@@ -119,7 +135,7 @@ def save_found(found: Found, folder: Path, of: Mapping[str, Any] | None = None) 
     """Write lrfind-stages.N.csv (rate, loss, smoothed), .png, and .json: what was found, and `of` what; the files' paths."""
     csv = save_curve(found.test, folder)
     png, told = csv.with_suffix(".png"), csv.with_suffix(".json")
-    write_atomic(png, _drawn(found))
+    write_atomic(png, found_png(found))
     write_atomic(told, (json.dumps(_as_json(found, of or {}), indent=1) + "\n").encode())
     return csv, png, told
 
@@ -140,7 +156,7 @@ def _nearby_json(nearby: Nearby) -> dict[str, Any]:
     return {"monitor": nearby.monitor, "steps": nearby.steps, "tried": list(finite)}
 
 
-def _drawn(found: Found) -> bytes:
+def found_png(found: Found) -> bytes:
     """The curve, as a PNG: what every step lost in grey, which does not stretch the axis."""
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes: Any = figure.subplots()
