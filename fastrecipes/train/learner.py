@@ -31,6 +31,7 @@ from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.averaging import Average
 from fastrecipes.train.compiling import as_it_is, compiling, failed_to_compile
 from fastrecipes.train.decay import DecayApart
+from fastrecipes.train.events import Hearing
 from fastrecipes.train.features import Features
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.frozen import FrozenPrefix
@@ -83,6 +84,15 @@ class StageLearner(Learner):
     """what the frozen blocks make of the images, kept"""
     given_features = False
     """whether the batches under way are that"""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.hearing = Hearing()
+        super().__init__(*args, **kwargs)
+
+    def _call_one(self, event_name: str) -> None:
+        """As fastai's, without asking callbacks that have nothing to say."""
+        for cb in self.hearing.of(event_name, self.cbs):
+            cb(event_name)
 
     def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
         """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
