@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from fastrecipes.planning.prepare import plan_recipe
     from fastrecipes.read.load import load_recipe
     from fastrecipes.train.run import run
+    from fastrecipes.use.trained import load
 
 __version__ = "0.1.0"
 
 _LATER = {
+    "load": "fastrecipes.use.trained",
     "load_recipe": "fastrecipes.read.load",
     "plan_recipe": "fastrecipes.planning.prepare",
     "run": "fastrecipes.train.run",
 }
 
-__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "load_recipe", "plan_recipe", "run"]
+__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "load", "load_recipe", "plan_recipe", "run"]
 __all__ += declare.__all__
 
 

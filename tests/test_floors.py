@@ -21,7 +21,7 @@ FLOORS = {
     "data": 3, "read": 3, "trackers": 3,
     "planning": 4,
     "train": 5,
-    "results": 6, "advise": 6, "sweep": 6,
+    "results": 6, "advise": 6, "sweep": 6, "use": 6,
     "cli": 7,
 }  # fmt: skip
 FACES = ("__init__", "__main__")  # the package's own face hands names on and may import all floors

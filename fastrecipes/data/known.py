@@ -84,19 +84,22 @@ class _UnknownError(Exception):
     """Why a DataBlock is left to fastai."""
 
 
-def known_transforms(block: DataBlock) -> Known | str:
-    """What `block` does to its images, or in words why it has to be left to fastai. No image is read."""
+def known_transforms(block: DataBlock, *, files: bool = True) -> Known | str:
+    """What `block` does to its images, or in words why it has to be left to fastai. No image is read.
+
+    `files`: whether its items have to be the images' files; without, however it comes from an item to a file.
+    """
     try:
-        _check_types(block)
+        _check_types(block, files)
         item = _item(block)
         return _with_batch(block, item, (item.size[1], item.size[0]))
     except _UnknownError as e:
         return str(e)
 
 
-def _check_types(block: Any) -> None:
+def _check_types(block: Any, files: bool) -> None:
     images, targets = block.type_tfms
-    if list(images) != [PILImage.create] or block.getters[0] is not noop:
+    if list(images) != [PILImage.create] or (files and block.getters[0] is not noop):
         raise _UnknownError("the images are not plain files in colour")
     if not targets or not isinstance(targets[-1], Categorize) or block.dls_kwargs:
         raise _UnknownError("the data has blocks of its own")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Sequence
@@ -77,7 +78,8 @@ class Scaler:
 
     def _validated(self, image: Any) -> Picture:
         """fastai's own transform of a validation image, which draws nothing."""
-        return Picture(np.asarray(self.known.item(image, split_idx=1)), (image.size[0], image.size[1]))
+        item: Any = copy.copy(self.known.item)  # it keeps the image's size while it works, and threads share it
+        return Picture(np.asarray(item(image, split_idx=1)), (image.size[0], image.size[1]))
 
     def _scaled_size(self, size: Sequence[int]) -> tuple[int, int]:
         """The width and height to which the whole of an image is scaled before anything is drawn."""

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fastrecipes import declare
 from fastrecipes.declare.fields import field_names, is_declared, problem_with
 from fastrecipes.declare.recipe import Recipe, Stage
 from fastrecipes.errors import RecipeError, did_you_mean
 from fastrecipes.nets.arch import named_like
 from fastrecipes.read.outline import Outline
+from fastrecipes.read.said import evaluated
 
 __all__ = ["Override", "apply_overrides", "check_overrides", "parse_override"]
-
-_WORDS = {name: getattr(declare, name) for name in declare.__all__ if name not in ("Recipe", "Stage")} | {
-    "slice": slice
-}
 
 
 @dataclass(frozen=True)
@@ -53,25 +48,11 @@ def parse_override(text: str, option: str = "--set") -> Override:
 
 def _value(override: str, text: str) -> Any:
     try:
-        node = ast.parse(text, mode="eval").body
-        return _evaluated(node)
+        return evaluated(text)
     except RecipeError as e:
         raise RecipeError(*(f"{override}: {problem}" for problem in e.problems)) from e
     except (SyntaxError, ValueError, TypeError):
         return text
-
-
-def _evaluated(node: ast.expr) -> Any:
-    """The value of a literal, or of a call of a word of the vocabulary, in lists and dicts too; nothing else is run."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _WORDS:
-        args = [_evaluated(arg) for arg in node.args]
-        return _WORDS[node.func.id](*args, **{kw.arg: _evaluated(kw.value) for kw in node.keywords if kw.arg})
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return (list if isinstance(node, ast.List) else tuple)(map(_evaluated, node.elts))
-    if isinstance(node, ast.Dict) and all(node.keys):
-        keys = [_evaluated(key) for key in node.keys if key is not None]
-        return dict(zip(keys, map(_evaluated, node.values), strict=True))
-    return ast.literal_eval(node)
 
 
 def check_overrides(overrides: Sequence[Override], seen: Outline) -> None:

@@ -1,4 +1,4 @@
-"""The conditions of a run that its numbers depend on: versions, device, threads."""
+"""The conditions of a run that its numbers depend on: versions, device, threads, and how its images are seen."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import timm
 import torch
 import torchvision
 
+from fastrecipes.data.view import plain_view, view_of
 from fastrecipes.train.kernels import kernels_of
 from fastrecipes.train.ready import Ready
 
-__all__ = ["facts_of"]
+__all__ = ["facts_of", "views_of"]
 
 
 def facts_of(ready: Ready) -> dict[str, Any]:
@@ -24,5 +25,14 @@ def facts_of(ready: Ready) -> dict[str, Any]:
     return {
         "versions": versions, "device": device, "threads": torch.get_num_threads(), "workers": ready.workers,
         "precision": ready.plan.precision, "frozen_precision": ready.plan.frozen_precision,
-        "kernels": kernels_of(ready.device),
+        "kernels": kernels_of(ready.device), "views": views_of(ready),
     }  # fmt: skip
+
+
+def views_of(ready: Ready) -> list[dict[str, Any] | str]:
+    """For each stage how an image becomes what the network sees in validation, as plain data; a reason where it is code."""
+    found = (
+        view_of(ready.recipe, ready.dataset, size=stage.size, aug=stage.aug, stats=ready.stats)
+        for stage in ready.plan.stages
+    )
+    return [view if isinstance(view, str) else plain_view(view) for view in found]

@@ -43,7 +43,7 @@ def check_trunk(trunk: RunFolder, ready: Ready) -> None:
     """
     n = len(trunk.info.get("plan", {}).get("stages", ()))
     problems = list(changed_fields(trunk.info.get("fields", {}), described(first_stages(ready.asked, n))))
-    problems += [*changed_code(trunk, ready), *changed_data(trunk.read_split(), ready.dataset)]
+    problems += [*changed_code(trunk, ready.asked), *changed_data(trunk.read_split(), ready.dataset)]
     if problems:
         raise RecipeError(*(f"{trunk.path}: {problem}" for problem in problems))
     for text in other_conditions(trunk.info, ready):
@@ -98,7 +98,7 @@ def _same_so_far(parent: RunFolder, begin: Begin, ready: Ready) -> bool:
         {k: v for k, v in fields.items() if not k.startswith("stages.") or k.startswith(own)}
         for fields in (parent.info.get("fields", {}), described(ready.asked))
     )
-    code = changed_code(parent, ready, beside_fields=True)
+    code = changed_code(parent, ready.asked, beside_fields=True)
     data = changed_data(parent.read_split(), ready.dataset)
     return not (list(changed_fields(was, now)) or list(code) or list(data))
 

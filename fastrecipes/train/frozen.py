@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -13,11 +14,29 @@ from fastrecipes.data.draws import Draws
 from fastrecipes.nets.blocks import Blocks
 from fastrecipes.nets.cutting import Cut, cut_prefix, run_rest
 from fastrecipes.nets.prefix import Prefix, prefix_of
-from fastrecipes.planning.plan import StagePlan
 
 __all__ = ["FrozenPrefix"]
 
 _TRIED = 2  # images on which a cut is tried
+
+
+class Framed(Protocol):
+    """What of a stage's plan its frozen blocks depend on."""
+
+    @property
+    def size(self) -> int:
+        """Image side in pixels."""
+        ...
+
+    @property
+    def bs(self) -> int:
+        """Images a batch."""
+        ...
+
+    @property
+    def freeze_to(self) -> int:
+        """How many blocks are frozen."""
+        ...
 
 
 class FrozenPrefix:
@@ -31,7 +50,7 @@ class FrozenPrefix:
         self.channels_last = tried.ndim == 4 and not tried.is_contiguous()
 
     @classmethod
-    def of(cls, net: nn.Module, blocks: Blocks, stage: StagePlan, precision: str) -> FrozenPrefix | None:
+    def of(cls, net: nn.Module, blocks: Blocks, stage: Framed, precision: str) -> FrozenPrefix | None:
         """The prefix of `net` with the weights that it has now; None where the network cannot be cut there."""
         x = _tried_images(stage.size, next(net.parameters()).device)
         cut = cut_prefix(net, blocks, stage.freeze_to, x)

@@ -10,6 +10,7 @@ from typing import Any
 
 from fastrecipes.data.dataset import Dataset
 from fastrecipes.declare.described import described
+from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.checkpoint import load_last
 from fastrecipes.record.folder import RunFolder, SplitRow
@@ -74,7 +75,7 @@ def check_same(folder: RunFolder, ready: Ready) -> Ready:
         ready = from_scratch(ready)
     rows = folder.read_split()
     problems = [f"recipe: {text}" for text in changed_fields(info.get("fields", {}), described(ready.asked))]
-    problems = problems or list(changed_code(folder, ready))
+    problems = problems or list(changed_code(folder, ready.asked))
     problems += changed_data(rows, ready.dataset)
     vocab = tuple(info.get("plan", {}).get("vocab", ()))
     if vocab != ready.plan.vocab and not problems:
@@ -94,24 +95,24 @@ def changed_fields(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
             yield f"{name} {was.get(name, 'not given')} → {now.get(name, 'not given')}"
 
 
-def changed_code(folder: RunFolder, ready: Ready, *, beside_fields: bool = False) -> Iterator[str]:
+def changed_code(folder: RunFolder, recipe: Recipe, *, beside_fields: bool = False) -> Iterator[str]:
     """Code that no field shows, such as the body of `data`; with `beside_fields`, without what the fields do show.
 
     Only parsed: a run folder's recipe is never run.
     """
-    if ready.asked.origin is None:
+    if recipe.origin is None:
         return
     try:
         was = ast.parse(folder.recipe.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, RecursionError) as e:
         yield f"{folder.recipe} cannot be read: {e}"
         return
-    now = ast.parse(ready.asked.origin.text)
+    now = ast.parse(recipe.origin.text)
     before, after = ([n for n in tree.body if not _says_nothing(n, beside_fields)] for tree in (was, now))
     known = list(map(ast.dump, before))
     if known != list(map(ast.dump, after)):
         changed = next((node for node in after if ast.dump(node) not in known), None)
-        where = f"{ready.asked.origin.path}{f':{changed.lineno}' if changed else ''}"  # type: ignore[attr-defined]
+        where = f"{recipe.origin.path}{f':{changed.lineno}' if changed else ''}"  # type: ignore[attr-defined]
         yield f"recipe: the code changed since the run began: {where}; its own copy is {folder.recipe}"
 
 

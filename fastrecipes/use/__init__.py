@@ -1,0 +1,1 @@
+"""Floor 6: what was trained, used: evaluated, asked, handed on."""
