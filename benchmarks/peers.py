@@ -23,6 +23,7 @@ the median over seeds of fastai's seconds over its own.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -121,16 +122,33 @@ def trained(peer: str, given: Any, data: Path, weights: Path | None, seed: int, 
     env = {**os.environ, "FASTRECIPES_CACHE": str(cache), "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
     load, started = os.getloadavg()[0], time.monotonic()
     with (run / "log.txt").open("w") as log:
-        code = subprocess.run(words, cwd=run, env=env, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+        process = subprocess.Popen(words, cwd=run, env=env, stdout=log, stderr=subprocess.STDOUT)
+        memory = peak_memory(process)
     seconds = time.monotonic() - started
-    if code:
+    if code := process.returncode:
         print((run / "log.txt").read_text()[-3000:], file=sys.stderr)
         raise SystemExit(f"{peer} failed with exit code {code}")
     stages = ours_read(run) if peer == "ours" else json.loads((run / "result.json").read_text())["stages"]
     assert len(stages) == 5, stages
     shutil.rmtree(run)
     row = {"peer": peer, "seed": seed, "seconds": round(seconds, 2), "load_before": round(load, 2)}
-    return row | {"accuracy": stages[-1]["accuracy"], "stages": stages}
+    return row | {"peak_mb": memory, "accuracy": stages[-1]["accuracy"], "stages": stages}
+
+
+def peak_memory(process: subprocess.Popen[bytes]) -> int | None:
+    """The most memory of its own that a process has until it ends, in MB; pages of files, as of caches, are not in it.
+
+    Looked at 50 times a second; None where the system does not tell (Linux does).
+    """
+    most, status = 0, Path(f"/proc/{process.pid}/status")
+    while process.poll() is None:
+        with contextlib.suppress(OSError):
+            kb = [
+                line.split()[1] for line in status.read_text().splitlines() if line.startswith(("RssAnon", "RssShmem"))
+            ]
+            most = max(most, sum(map(int, kb)))
+        time.sleep(0.02)
+    return most // 1024 or None
 
 
 def ours(given: Any, data: Path, seed: int, run: Path) -> list[str]:
@@ -218,7 +236,15 @@ def machine() -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]], given: Any) -> str:
     """Medians and ranges over the seeds, in markdown."""
-    heads = ("peer", "n", "seconds, all", "times fastai", *(f"stage {i}" for i in range(5)), "final accuracy, %")
+    heads = (
+        "peer",
+        "n",
+        "seconds, all",
+        "times fastai",
+        *(f"stage {i}" for i in range(5)),
+        "final accuracy, %",
+        "peak MB",
+    )
     lines = [
         f"{given.arch}, {'random' if given.random else 'ImageNet'} weights, {given.size} px, bs {given.bs}, "
         f"{given.epochs} epochs a stage; {', '.join(f'{k} {v}' for k, v in machine().items())}",
@@ -239,6 +265,7 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
         yield [
             peer, str(len(runs)), _spread([row["seconds"] for row in runs.values()], 1), _spread(ratios, 2),
             *(_spread(seconds, 1) for seconds in stages), _spread([100 * row["accuracy"] for row in runs.values()], 1),
+            _spread([row["peak_mb"] for row in runs.values() if row.get("peak_mb")], 0),
         ]  # fmt: skip
 
 

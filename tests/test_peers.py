@@ -48,13 +48,13 @@ def test_the_table() -> None:
     """Ratios are taken within a seed; a peer that ran once has no range."""
     stages = [{"seconds": 1.0, "accuracy": 0.5}] * 5
     rows = [
-        {"peer": peer, "seed": seed, "seconds": seconds, "accuracy": 0.5, "stages": stages}
+        {"peer": peer, "seed": seed, "seconds": seconds, "accuracy": 0.5, "stages": stages, "peak_mb": 100 * seed}
         for peer, seed, seconds in (("fastai", 0, 40.0), ("ours", 0, 10.0), ("ours", 1, 20.0), ("fastai", 1, 40.0), ("timm", 1, 8.0))
     ]  # fmt: skip
     given = argparse.Namespace(arch="resnet18", random=True, size=64, bs=8, epochs=1)
     lines = peers.table(rows, given).splitlines()
     assert lines[-2].startswith("| ours | 2 | 15.0 (10.0 to 20.0) | 3.00 (2.00 to 4.00) | 1.0 (1.0 to 1.0) |")
-    assert lines[-1] == "| timm | 1 | 8.0 | 5.00 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 50.0 |"
+    assert lines[-1] == "| timm | 1 | 8.0 | 5.00 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 50.0 | 100 |"
 
 
 def test_the_weights_are_those_that_a_run_takes(tmp_path: Path) -> None:
