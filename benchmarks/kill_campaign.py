@@ -4,9 +4,9 @@
 
 Each run is the real command line on a shipped or a written recipe with tiny images, in a forked process that dies by
 SIGKILL at the n-th event of a kind: a batch, a validation batch, a half-written file, a file before or after it is
-renamed, or any moment of the clock. What has to be equal, bit for bit: all weights, the best ones, those of each stage,
-every step, what probes saw, the best epoch's predictions, and the history but for its times. A planted error of one bit
-has to be found.
+renamed, or any moment of the clock; some with a process for each stage, as `run(recipe, until=N)` has it. What has to be
+equal, bit for bit: all weights, the best ones, those of each stage, every step, what probes saw, the best epoch's
+predictions, and the history but for its times. A planted error of one bit has to be found.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,8 @@ class Case:
     resume_words: list[str] = field(default_factory=list)
     between: Callable[[Path], None] | None = None
     """what is done to the run folder after the first kill"""
+    until: list[int] = field(default_factory=list)
+    """stages before which the run pauses, each time for another process to go on"""
 
 
 @dataclass(frozen=True)
@@ -185,8 +188,10 @@ def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
     Path.replace = replace  # type: ignore[method-assign]
 
 
-def start(words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None = None) -> int:
-    """Fork a process that runs the command line; its number."""
+def start(
+    words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None = None, until: int | None = None
+) -> int:
+    """Fork a process that runs the command line, up to the stage `until`; its number."""
     child = os.fork()
     if child:
         return child
@@ -200,7 +205,9 @@ def start(words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path
         count_events(fault, counts)
         sys.argv = ["fastrecipes", *words]
         from fastrecipes.cli.app import main
+        from fastrecipes.train import run as module
 
+        module.run = partial(module.run, until=until)  # what only a program can ask for
         try:
             main()
         except SystemExit as e:
@@ -235,20 +242,23 @@ def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
     out, said = place / "runs", place / "said.txt"
     kills = 0
     plans: list[Fault | float | None] = [*case.faults, *case.clock, None]
-    for i, plan in enumerate(plans):
-        words = [*case.words, "--out", str(out)]
+    parts: list[int | None] = [*case.until, None]
+    while plans:
+        words, plan = [*case.words, "--out", str(out)], plans[0]
         if list(out.glob("*/*/run.json")):
             words += [*case.resume_words, "--resume"]
         fault = plan if isinstance(plan, Fault) else None
-        code = wait(start(words, fault, said, counts_to), plan if isinstance(plan, float) else None)
+        code = wait(start(words, fault, said, counts_to, parts[0]), plan if isinstance(plan, float) else None)
         if code is None:
-            kills += 1
+            kills, plans = kills + 1, plans[1:]
             if is_finished(out):  # it died after its last word
                 return Outcome(*result(out), kills)
-            if i == 0 and case.between:
+            if kills == 1 and case.between:
                 case.between(next(iter(out.glob("*/*"))))
-        elif code == 0:
+        elif code == 0 and is_finished(out):
             return Outcome(*result(out), kills)
+        elif code == 0:
+            parts = parts[1:]
         else:
             raise RuntimeError(f"{case.name}: exit code {code}\n{said.read_text()[-3000:]}")
     raise RuntimeError(f"{case.name}: did not end")
@@ -398,6 +408,10 @@ def cases(
     """`n` or more kills of one command line: all points in turn, several in a row, the clock, damage, other workers."""
     if every != "epoch":
         words = [*words, "--checkpoint-every", every]
+    ways: dict[int, tuple[str, dict[str, Any]]] = {
+        2: (", a process a stage", {"until": pauses(words)}),
+        6: (", resumed with 2 workers", {"resume_words": ["--workers", "2"]}),
+    }
     tag = f"{name}, checkpoints every {every if every == 'epoch' else 'batch'}"
     kills = 0
     for i in range(10**6):
@@ -417,12 +431,20 @@ def cases(
             what, between = (("newest checkpoint", flip_stored_bit), ("cache", spoil_cache))[i % 2]
             yield Case(f"{tag}: {late}, {what} damaged", words, [late], between=between)
             kills += 1
-        elif i % 7 == 6:
-            yield Case(f"{tag}: {one}, resumed with 2 workers", words, [one], resume_words=["--workers", "2"])
-            kills += 1
         else:
-            yield Case(f"{tag}: {one}", words, [one])
+            said, more = ways.get(i % 7, ("", {}))
+            early = Fault(
+                point, -(-one.n // (1 + len(more.get("until", ()))))
+            )  # a process for a stage has fewer events
+            yield Case(f"{tag}: {early}{said}", words, [early], **more)
             kills += 1
+
+
+def pauses(words: Sequence[str]) -> list[int]:
+    """Before every stage but the first of the recipe that a command line names."""
+    from fastrecipes.read.outline import outline
+
+    return list(range(1, outline(Path(words[1])).n_stages or 1))
 
 
 def main() -> None:

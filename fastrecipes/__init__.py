@@ -12,27 +12,36 @@ from typing import TYPE_CHECKING, Any
 from fastrecipes import declare
 from fastrecipes.declare import *  # noqa: F403  # each word is named in one place, declare's __all__
 from fastrecipes.errors import DivergedError, RecipeError, RunError, StoppedError
+from fastrecipes.read.quiet import quietly
 
 if TYPE_CHECKING:
+    from fastrecipes.notebook.compared import compare
+    from fastrecipes.notebook.opened import load_recipe
+    from fastrecipes.notebook.planned import plan
+    from fastrecipes.notebook.ran import run
+    from fastrecipes.notebook.rates import lr_find
     from fastrecipes.planning.prepare import plan_recipe
-    from fastrecipes.read.load import load_recipe
-    from fastrecipes.train.run import run
     from fastrecipes.use.trained import load
 
 __version__ = "0.1.0"
 
 _LATER = {
+    "compare": "fastrecipes.notebook.compared",
     "load": "fastrecipes.use.trained",
-    "load_recipe": "fastrecipes.read.load",
+    "load_recipe": "fastrecipes.notebook.opened",
+    "lr_find": "fastrecipes.notebook.rates",
+    "plan": "fastrecipes.notebook.planned",
     "plan_recipe": "fastrecipes.planning.prepare",
-    "run": "fastrecipes.train.run",
+    "run": "fastrecipes.notebook.ran",
 }
 
-__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError", "load", "load_recipe", "plan_recipe", "run"]
+__all__ = ["DivergedError", "RecipeError", "RunError", "StoppedError"]
+__all__ += ["compare", "load", "load_recipe", "lr_find", "plan", "plan_recipe", "run"]
 __all__ += declare.__all__
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'fastrecipes' has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    with quietly():
+        return getattr(import_module(_LATER[name]), name)

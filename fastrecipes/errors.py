@@ -21,6 +21,10 @@ class RecipeError(Exception):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback, which is about our lines: the words that the command line has."""
+        return [f"error: {clean(problem)}" for problem in self.problems]
+
 
 class RunError(RecipeError):
     """A run that was well declared could not go on (disk full, network gone). Exit code 1."""

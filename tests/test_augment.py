@@ -18,20 +18,13 @@ from PIL import Image
 from sklearn.metrics import f1_score
 from torchvision.transforms import v2
 
-from fastrecipes import (
-    MixUpCutMix,
-    RecipeError,
-    load_recipe,
-    rand_augment,
-    run,
-    torchvision_tfms,
-    trivial_augment,
-)
+from fastrecipes import MixUpCutMix, RecipeError, load_recipe, rand_augment, torchvision_tfms, trivial_augment
 from fastrecipes.nets.arch import find_arch, image_stats
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.train.display import stderr_console
 from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.ready import make_ready, stage_of
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

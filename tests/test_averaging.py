@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import Told
 
-from fastrecipes import load_recipe, run
+from fastrecipes import load_recipe
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.train.averaging import Average
 from fastrecipes.train.learner import StageLearner
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

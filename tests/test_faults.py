@@ -21,12 +21,13 @@ import torch
 from conftest import Told, make_images
 from fastai.callback.core import Callback
 
-from fastrecipes import DivergedError, Rollback, RunError, load_recipe, run
+from fastrecipes import DivergedError, Rollback, RunError, load_recipe
 from fastrecipes.data import loaders
 from fastrecipes.record.checkpoint import load_checkpoint, load_last
 from fastrecipes.record.history import read_history
 from fastrecipes.train import display
 from fastrecipes.train.learner import StageLearner
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fastrecipes import Probe, RecipeError, Stage, load_recipe, plan_recipe, run, views
+from fastrecipes import Probe, RecipeError, Stage, load_recipe, plan_recipe, views
 from fastrecipes.data.digest import digest_of
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import StoppedError
@@ -21,6 +21,7 @@ from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.record.store import Store, user_store
 from fastrecipes.train.features import Features
 from fastrecipes.train.frozen import FrozenPrefix
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 STILL = ("item_tfms=Resize(int(size * 1.14)),", 'item_tfms=Resize(size, method="squish"),')

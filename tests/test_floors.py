@@ -22,7 +22,7 @@ FLOORS = {
     "planning": 4,
     "train": 5,
     "results": 6, "advise": 6, "sweep": 6, "use": 6,
-    "cli": 7,
+    "cli": 7, "notebook": 7,
 }  # fmt: skip
 FACES = ("__init__", "__main__")  # the package's own face hands names on and may import all floors
 

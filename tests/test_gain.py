@@ -15,7 +15,7 @@ import pytest
 import torch
 from conftest import Told, stop_after
 
-from fastrecipes import Recipe, StoppedError, load_recipe, run
+from fastrecipes import Recipe, StoppedError, load_recipe
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.nets.blocks import cut
 from fastrecipes.planning import precision
@@ -25,6 +25,7 @@ from fastrecipes.record.measured import recall_times, remember_times
 from fastrecipes.train import gain
 from fastrecipes.train.display import stderr_console
 from fastrecipes.train.ready import make_ready
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

@@ -22,7 +22,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
-from fastrecipes import Recipe, RecipeError, Stage, concat_pool, fastai_head, linear, load_recipe, mlp, plan_recipe, run
+from fastrecipes import Recipe, RecipeError, Stage, concat_pool, fastai_head, linear, load_recipe, mlp, plan_recipe
 from fastrecipes.nets.arch import build_net, check_size, find_arch
 from fastrecipes.nets.blocks import Blocks, cut, parameters_of
 from fastrecipes.nets.heads import Pool, heads_in
@@ -31,6 +31,7 @@ from fastrecipes.nets.weights import load_weights
 from fastrecipes.planning.table import plan_table
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.train.keeper import Keeper
+from fastrecipes.train.run import run
 
 HEADS: dict[str, Any] = {
     "linear": linear(dropout=0.2),

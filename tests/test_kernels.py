@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastrecipes import load_recipe, run
+from fastrecipes import load_recipe
 from fastrecipes.train.kernels import fast_kernels, kernels_of
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

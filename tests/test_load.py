@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastrecipes import Recipe, RecipeError, load_recipe
+from fastrecipes import Recipe, RecipeError
+from fastrecipes.read.load import load_recipe
 
 Write = Callable[..., Path]
 

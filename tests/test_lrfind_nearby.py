@@ -20,12 +20,13 @@ from conftest import Told
 from PIL import Image
 from rich.console import Console
 
-from fastrecipes import layer_decay, load_recipe, run
+from fastrecipes import layer_decay, load_recipe
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.results.doctor.examine import examine
 from fastrecipes.results.stored import stored_run
 from fastrecipes.train.nearby import Nearby, Tried, is_cheap, steps_of, try_nearby
 from fastrecipes.train.ready import Ready, make_ready
+from fastrecipes.train.run import run
 from fastrecipes.train.trial import Squeezed
 
 Cli = Callable[..., Told]

@@ -16,9 +16,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from timm.data.mixup import Mixup
 from timm.loss import SoftTargetCrossEntropy
 
-from fastrecipes import MixUpCutMix, cross_entropy, load_recipe, plan_recipe, run
+from fastrecipes import MixUpCutMix, cross_entropy, load_recipe, plan_recipe
 from fastrecipes.train.loss import class_weights, loss_of
 from fastrecipes.train.mixing import MixedLoss, MixedTarget, mixed
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

@@ -30,7 +30,6 @@ from fastrecipes import (
     plan_recipe,
     radam,
     ranger,
-    run,
     sgd,
     timm_optimiser,
 )
@@ -38,6 +37,7 @@ from fastrecipes.declare.described import shown
 from fastrecipes.declare.optimisers import _NOT_STEPPED
 from fastrecipes.record.checkpoint import load_checkpoint, save_checkpoint
 from fastrecipes.train.decay import DecayApart
+from fastrecipes.train.run import run
 from fastrecipes.train.state import _load_optimizer
 
 Write = Callable[..., Path]

@@ -13,9 +13,10 @@ import torch
 from fastai.callback.core import Callback
 from rich.console import Console
 
-from fastrecipes import RecipeError, ReduceOnPlateau, Stage, load_recipe, plan_recipe, run
+from fastrecipes import RecipeError, ReduceOnPlateau, Stage, load_recipe, plan_recipe
 from fastrecipes.planning.curve import plot_plan
 from fastrecipes.planning.table import plan_table
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 

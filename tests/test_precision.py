@@ -15,11 +15,12 @@ import torch
 from conftest import Told, stop_after
 from torch import nn
 
-from fastrecipes import DivergedError, StoppedError, load_recipe, run
+from fastrecipes import DivergedError, StoppedError, load_recipe
 from fastrecipes.planning import precision
 from fastrecipes.planning.precision import precision_of
 from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.precision import Precision
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

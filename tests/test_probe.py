@@ -32,8 +32,7 @@ from fastrecipes import (
     Stage,
     load_recipe,
     plan_recipe,
-    run,
-)  # fmt: skip
+)
 from fastrecipes.declare.point import Schedule
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.record.checkpoint import load_checkpoint
@@ -45,6 +44,7 @@ from fastrecipes.train.apart import Unkept
 from fastrecipes.train.probed import Probed
 from fastrecipes.train.ready import make_ready
 from fastrecipes.train.rising import range_test
+from fastrecipes.train.run import run  # fmt: skip
 from fastrecipes.train.suggest import found
 
 Cli = Callable[..., Told]

@@ -16,9 +16,10 @@ import kill_campaign as campaign
 import pytest
 from conftest import Told, make_images, stop_after
 
-from fastrecipes import RecipeError, StoppedError, load_recipe, run
+from fastrecipes import RecipeError, StoppedError, load_recipe
 from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
 from fastrecipes.record.lock import locked
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]
@@ -376,3 +377,48 @@ def test_callbacks_with_state_that_cannot_be_kept_are_named(recipe_file: Write, 
         "WARNING: watch.sights (set) changes as the run goes on, but no checkpoint can hold it"
         in capsys.readouterr().err
     )
+
+
+def test_a_run_until_a_stage_goes_on_as_the_whole_one(recipe_file: Write, tmp_path: Path) -> None:
+    """Weights, steps and history are those of the run in one go; until then it is `paused` and resumable."""
+    recipe = load_recipe(recipe_file())
+    whole = run(recipe, out=tmp_path / "whole")
+    paused = run(recipe, out=tmp_path / "parts", until=1)
+    info = json.loads((paused.folder / "run.json").read_text())
+    assert (paused.status, info["status"], info["stages_done"]) == ("paused", "paused", 1)
+    assert {row["stage"] for row in paused.history} == {0}
+    ended = run(recipe, out=tmp_path / "parts", resume=True)
+    assert (ended.folder, ended.status) == (paused.folder, "finished")
+    assert campaign.left_in(ended.folder) == campaign.left_in(whole.folder)
+
+
+def test_until_counts_from_where_the_run_stands(recipe_file: Write, tmp_path: Path) -> None:
+    """The same number again trains nothing; one that lies behind is refused; the number of stages is the whole run."""
+    recipe = load_recipe(recipe_file())
+    first = run(recipe, out=tmp_path, until=1)
+    again = run(recipe, out=tmp_path, until=1, resume=True)
+    assert (again.status, len(again.history)) == ("paused", len(first.history))
+    with pytest.raises(RecipeError, match="until=3: expected the stage to stop before, 1 to 2; 2 trains all of tiny"):
+        run(recipe, out=tmp_path, until=3)
+    assert run(recipe, out=tmp_path, until=2, resume=True).status == "finished"
+    threes = load_recipe(
+        recipe_file(
+            ("        Stage(epochs=1,", "        Stage(epochs=1, unfreeze=0, lr=1e-2),\n        Stage(epochs=1,"),
+            name="threes.py",
+        )
+    )
+    stands = run(threes, out=tmp_path, until=2)
+    with pytest.raises(RecipeError) as refused:
+        run(threes, out=tmp_path, until=1, resume=True)
+    assert str(refused.value) == f"until=1: {stands.folder} stands in stages.2 already"
+
+
+def test_killed_runs_in_parts_end_as_the_whole_one(lines: dict[str, list[str]], tmp_path: Path) -> None:
+    """A process for each stage, `run(recipe, until=N)`, one of them killed."""
+    words = lines["frozen"]
+    whole = campaign.play(campaign.Case("whole", words), tmp_path / "whole", tmp_path / "counts.json")
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    fault = campaign.Fault("batch", counts["batch"] // 6)
+    parts = campaign.play(campaign.Case("parts", words, [fault], until=[1, 2, 3]), tmp_path / "parts")
+    assert parts.kills == 1
+    assert campaign.same(whole, parts)

@@ -15,12 +15,13 @@ from fastai.callback.core import Callback
 from fastai.metrics import F1Score, accuracy, error_rate
 from torch.optim import lr_scheduler
 
-from fastrecipes import SGDR, Constant, Cosine, Cyclic, OneCycle, Recipe, Stage, Step, load_recipe, plan_recipe, run
+from fastrecipes import SGDR, Constant, Cosine, Cyclic, OneCycle, Recipe, Stage, Step, load_recipe, plan_recipe
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.record.checkpoint import load_checkpoint, load_weights_file
 from fastrecipes.record.history import read_history
 from fastrecipes.results.stored import stored_run
 from fastrecipes.train.best import Best
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 

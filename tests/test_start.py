@@ -13,11 +13,12 @@ import torch
 from conftest import Told, make_images
 from rich.console import Console
 
-from fastrecipes import load_recipe, plan_recipe, run
+from fastrecipes import load_recipe, plan_recipe
 from fastrecipes.data.draws import Draws
 from fastrecipes.data.loaders import stage_dls
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.train.ready import make_ready
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

@@ -13,11 +13,12 @@ import torch
 from conftest import Told
 from sklearn.metrics import f1_score, precision_recall_fscore_support
 
-from fastrecipes import OneCycle, load_recipe, run
+from fastrecipes import OneCycle, load_recipe
 from fastrecipes.planning.metrics import metrics_of, per_class
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.record.history import read_history
 from fastrecipes.train.keeper import Keeper
+from fastrecipes.train.run import run
 from fastrecipes.train.stopping import Patience
 
 Write = Callable[..., Path]

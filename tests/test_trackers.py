@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from conftest import Told, stop_after
 
-from fastrecipes import StoppedError, load_recipe, run
+from fastrecipes import StoppedError, load_recipe
 from fastrecipes.record.feed import Feed, Numbered
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.history import read_history
+from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

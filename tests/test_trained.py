@@ -27,13 +27,14 @@ from fastai.vision.all import (
 from PIL import Image
 
 import fastrecipes
-from fastrecipes import FolderSplitter, Recipe, RecipeError, Stage, load_recipe, run, trivial_augment
+from fastrecipes import FolderSplitter, Recipe, RecipeError, Stage, load_recipe, trivial_augment
 from fastrecipes.data.code_view import CodeView
 from fastrecipes.data.dataset import find_dataset
 from fastrecipes.data.loaders import Stats, stage_dls
 from fastrecipes.data.view import View, plain_view, view_from, view_of
 from fastrecipes.nets.arch import build_net, find_arch
 from fastrecipes.record.checkpoint import load_weights_file
+from fastrecipes.train.run import run
 from fastrecipes.use.trained import Trained
 
 Write = Callable[..., Path]

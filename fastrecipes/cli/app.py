@@ -58,7 +58,7 @@ def _is_run(word: str) -> bool:
 
 def main() -> None:
     """Run the command line; every mistake of a user ends in one clear message and an exit code."""
-    from fastrecipes.cli.quiet import quiet_warnings
+    from fastrecipes.read.quiet import quiet_warnings
 
     quiet_warnings()
     try:

@@ -22,7 +22,17 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.store import Store, user_store
 
-__all__ = ["ItemError", "SeededDL", "Stats", "fill_images", "how_loaded", "seen_dl", "seen_items", "stage_dls"]
+__all__ = [
+    "ItemError",
+    "SeededDL",
+    "Stats",
+    "fill_images",
+    "how_loaded",
+    "plain_dls",
+    "seen_dl",
+    "seen_items",
+    "stage_dls",
+]
 
 TIMEOUT = 300  # seconds that a run waits for a batch from the processes that load images
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std of each channel
@@ -49,11 +59,7 @@ def stage_dls(
     """
     block: Any = block_of(recipe.data, size, aug)
     known = how_loaded(recipe, dataset, block)
-    block.get_items = lambda _: dataset.items
-    block.splitter = lambda _: (list(dataset.train), list(dataset.valid))
-    if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):
-        block.batch_tfms = [*block.batch_tfms, Normalize.from_stats(*stats)]
-    dls = block.dataloaders(
+    dls = _settled(block, dataset, stats).dataloaders(
         dataset.source, path=dataset.source, bs=bs, num_workers=workers, device=device, dl_type=SeededDL,
         timeout=TIMEOUT if workers else 0, pin_memory=torch.device(device).type == "cuda",
     )  # fmt: skip
@@ -67,6 +73,23 @@ def stage_dls(
     if isinstance(known, Known):
         _decode_once(dls, dataset, known, user_store())
     return dls
+
+
+def plain_dls(
+    recipe: Recipe, dataset: Dataset, *, size: int, bs: int, stats: Stats, device: Any, aug: float | None = None
+) -> DataLoaders:
+    """The same images as `stage_dls` in fastai's own loaders, which draw order and augmentation as fastai does."""
+    block = _settled(block_of(recipe.data, size, aug), dataset, stats)
+    return block.dataloaders(dataset.source, path=dataset.source, bs=bs, num_workers=0, device=device)
+
+
+def _settled(block: Any, dataset: Dataset, stats: Stats) -> Any:
+    """The DataBlock with the items and the split that are recorded, and with Normalize."""
+    block.get_items = lambda _: dataset.items
+    block.splitter = lambda _: (list(dataset.train), list(dataset.valid))
+    if not any(isinstance(tfm, Normalize) for tfm in block.batch_tfms):
+        block.batch_tfms = [*block.batch_tfms, Normalize.from_stats(*stats)]
+    return block
 
 
 def _decode_once(dls: Any, dataset: Dataset, known: Known, store: Store) -> None:

@@ -67,7 +67,7 @@ class StoredRun:
 
     @property
     def status(self) -> str:
-        """starting, running, finished, interrupted, pruned, diverged, failed, or killed: neither ended nor running."""
+        """starting, running, paused, finished, interrupted, pruned, diverged, failed, or killed: neither ended nor running."""
         said = str(self.info.get("status", "starting"))
         going = (
             said in ("starting", "running") and self.path.is_dir()

@@ -14,7 +14,7 @@ from rich.table import Table
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.history import less_is_better
 
-__all__ = ["run_summary"]
+__all__ = ["run_summary", "stages_table", "where_best"]
 
 Row = dict[str, Any]
 
@@ -23,9 +23,15 @@ def run_summary(
     plan: Plan, history: Sequence[Row], best: Row | None, folder: Path, words: Sequence[str], report: Path | None = None
 ) -> RenderableType:
     """A table of the stages, the best value and where, the folder, the report, and commands to go on with."""
+    places = [f"run folder: {escape(str(folder))}", *([f"report: {escape(str(report))}"] if report else [])]
+    return Group("", stages_table(plan, history), "", where_best(plan, best), *places, *_next(folder, words))
+
+
+def stages_table(plan: Plan, history: Sequence[Row]) -> Table:
+    """What each stage came to, those that have an epoch."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     metrics = _metrics(history)
-    for name in (
+    names = (
         "stage",
         "trains",
         "epochs",
@@ -35,14 +41,14 @@ def run_summary(
         f"best {plan.monitor}",
         "images/s",
         "time",
-    ):
+    )
+    for name in names:
         table.add_column(escape(name), justify="left" if name in ("stage", "trains") else "right")
     for stage in plan.stages:
         rows = [row for row in history if row["stage"] == stage.index]
         if rows:
             table.add_row(*_stage_row(plan, stage, rows, metrics))
-    places = [f"run folder: {escape(str(folder))}", *([f"report: {escape(str(report))}"] if report else [])]
-    return Group("", table, "", _best(plan, best), *places, *_next(folder, words))
+    return table
 
 
 def _metrics(history: Sequence[Row]) -> list[str]:
@@ -66,7 +72,8 @@ def _shown(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else ""
 
 
-def _best(plan: Plan, best: Row | None) -> str:
+def where_best(plan: Plan, best: Row | None) -> str:
+    """The best epoch's value, and where its weights are."""
     if best is None:
         return f"no epoch had a {escape(plan.monitor)} to pick the best by"
     where = f"stages.{best['stage']}, epoch {best['epoch'] + 1}"

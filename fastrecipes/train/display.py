@@ -12,12 +12,13 @@ from typing import Any, TextIO
 
 from fastai.callback.core import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from fastrecipes.errors import RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.record.clock import clock
+from fastrecipes.train.bars import bars_on
 from fastrecipes.train.state import Position
 
 __all__ = ["LogFile", "RunDisplay", "clock", "counted", "log", "stderr_console", "telling", "to_console"]
@@ -45,8 +46,12 @@ class _Tolerant:
 
 
 def stderr_console() -> Console:
-    """Where progress and notes go; results go to stdout. A run does not end because nobody reads it any more."""
-    return Console(file=_Tolerant(sys.stderr), highlight=False)  # type: ignore[arg-type]
+    """Where progress and notes go; results go to stdout. A run does not end because nobody reads it any more.
+
+    In a notebook, which shows what goes to stderr as if it were wrong, it is stdout.
+    """
+    console = Console(file=_Tolerant(sys.stderr), highlight=False)  # type: ignore[arg-type]
+    return Console(file=_Tolerant(sys.stdout), highlight=False) if console.is_jupyter else console  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -128,7 +133,7 @@ def counted(console: Console, what: str) -> Iterator[Callable[[int, int], None]]
         TextColumn("{task.completed}/{task.total}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with bars_on(console, columns) as bar:
         task = bar.add_task(what, total=None, visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
@@ -138,11 +143,11 @@ class RunDisplay:
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self.plan, self.batches_done, self.worked, self.trained_for = plan, 0, 0.0, 0.0
-        self.bars = Progress(
+        columns = (
             TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[told]}"), TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
+        self.bars = bars_on(console, columns)
 
     def __enter__(self) -> RunDisplay:
         self.bars.start()

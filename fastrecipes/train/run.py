@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from fastrecipes.declare.described import described
 from fastrecipes.declare.recipe import Recipe
+from fastrecipes.declare.rules import is_whole
 from fastrecipes.errors import DivergedError, PrunedError, RecipeError, StoppedError
 from fastrecipes.planning.metrics import per_class
 from fastrecipes.planning.plan import Plan, StagePlan
@@ -48,7 +49,7 @@ __all__ = ["Run", "run"]
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run."""
+    """A run that came to its end, or to the stage before which it was to stop."""
 
     folder: Path
     recipe: Recipe
@@ -56,11 +57,14 @@ class Run:
     history: list[dict[str, Any]]
     best: dict[str, Any] | None
     net: nn.Module
+    ready: Ready = field(repr=False)
+    status: str = "finished"
+    """or "paused": stages are left, for `run(recipe, resume=True)`"""
 
 
 def run(
     recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, resume: str | Path | bool = False,
-    fork: bool = False, checkpoint_every: float | None = None, trackers: Sequence[Tracker] = (),
+    fork: bool = False, until: int | None = None, checkpoint_every: float | None = None, trackers: Sequence[Tracker] = (),
     at_end: Callable[[Path], Any] = lambda _: None, console: Console | None = None, branch: Branch | None = None,
 ) -> Run:  # fmt: skip
     """Train `recipe` and keep everything in a folder below `out`.
@@ -70,6 +74,8 @@ def run(
     `resume`: a run folder to go on with; True: the newest unfinished run of the recipe. The run ends with the weights,
     bit for bit, that it would have had without the interruption. With `fork` a new run takes over what is done in that
     one, with whatever has changed in recipe or data since.
+    `until`: stop before this stage, so that stages 0 to `until - 1` are trained; the run is then "paused" and goes on
+    with `resume`.
     `checkpoint_every`: minutes between checkpoints inside an epoch; None: 5, and never more than 1 % of the time.
     `at_end`: called with the run folder when the training is done, before trackers take what lies in it.
     `branch`: the run is part of a sweep; with `fork`, `resume` is a finished run of this recipe's first stages.
@@ -78,6 +84,7 @@ def run(
     Raises `RecipeError` before anything is written, `RunError` after (`DivergedError`, and `StoppedError` by a signal).
     """
     console = console or stderr_console()
+    _check_until(recipe, until)
     with telling(to_console(console)), ExitStack() as held:
         parent = run_of(Path(out), recipe.name, resume) if resume else None
         if parent is not None and not fork:
@@ -91,6 +98,10 @@ def run(
         began = parent.info if parent is not None and on_cpu else None
         ready = make_ready(recipe, workers, console, weights=parent is None or fork, began=began)
         begin = begin_of(parent) if parent is not None else Begin()
+        if until is not None and begin.position > Position(until):
+            raise RecipeError(
+                f"until={until}: {parent and parent.path} stands in stages.{begin.position.stage} already"
+            )
         if unborn is not None:
             check_ready(ready, Path(out), console)
             folder = unborn
@@ -110,10 +121,18 @@ def run(
         ):  # fmt: skip
             saver = Saver(folder.checkpoints, Ledger(ready.plan, folder), checkpoint_every, tracking)
             with fast_kernels(ready.device):
-                done = _train(ready, saver, console, begin, stop)
+                done = _train(ready, saver, console, begin, stop, until)
             at_end(folder.path)
         file.check()
         return done
+
+
+def _check_until(recipe: Recipe, until: int | None) -> None:
+    n = len(recipe.stages)
+    if until is not None and not (is_whole(until) and 1 <= until <= n):
+        raise RecipeError(
+            f"until={until!r}: expected the stage to stop before, 1 to {n}; {n} trains all of {recipe.name}"
+        )
 
 
 def _new_folder(out: Path, recipe: str, branch: Branch | None) -> RunFolder:
@@ -140,9 +159,10 @@ def _take(folder: RunFolder, held: ExitStack) -> None:
         sweep(place)
 
 
-def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Stop) -> Run:
+def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Stop, until: int | None) -> Run:
     """The stage loop."""
     ledger, folder = saver.ledger, saver.ledger.folder
+    end = len(ready.plan.stages) if until is None else until
     if begin.learner is not None and begin.ledger is not None:
         ledger.load_state_dict(begin.ledger)
         ready.net.load_state_dict(begin.learner["model"])
@@ -153,7 +173,7 @@ def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Sto
     ready = record_probes(ready, saver)
     with RunDisplay(ready.plan, console) as display:
         display.begin_at(begin.position)
-        while begin.position.stage < len(ready.plan.stages) and not ledger.stopper.run_ended:
+        while begin.position.stage < end and not ledger.stopper.run_ended:
             display.say_stage(ready.plan.stages[begin.position.stage])
             ready = choose_rates(ready, begin.position.stage, saver, display, stop)
             stage = ready.plan.stages[begin.position.stage]
@@ -172,7 +192,12 @@ def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Sto
     folder.update(**saver.times())
     if ledger.best.matrix is not None:
         folder.write_per_class(_class_rows(ready.plan.vocab, ledger.best.matrix))
-    return Run(folder.path, ready.recipe, ready.plan, ledger.history.rows, ledger.best.row, ready.net)
+    paused = end < len(ready.plan.stages) and not ledger.stopper.run_ended
+    if paused:
+        folder.update(status="paused")
+        log.info("paused before stages.%s; to go on: %s", end, _resume_words(ready.asked, folder, ()))
+    status = "paused" if paused else "finished"
+    return Run(folder.path, ready.recipe, ready.plan, ledger.history.rows, ledger.best.row, ready.net, ready, status)
 
 
 def _class_rows(vocab: tuple[str, ...], matrix: Any) -> list[tuple[str, ...]]:
@@ -231,7 +256,7 @@ def recorded(
     words: Sequence[str] = (),
     branch: Branch | None = None,
 ) -> Iterator[None]:
-    """Keep run.json true to what happens: running, then finished, stopped, diverged or failed, and why.
+    """Keep run.json true to what happens: running, then finished (or paused), stopped, diverged or failed, and why.
 
     `words`: options beside the recipe's own with which the run goes on.
     """
@@ -253,7 +278,7 @@ def recorded(
             if in_words is not None:
                 raise in_words from e
         raise
-    folder.update(status="finished", ended=_now())
+    folder.update(status="paused" if folder.info["status"] == "paused" else "finished", ended=_now())
 
 
 def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None, branch: Branch | None) -> None:

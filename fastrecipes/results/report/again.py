@@ -9,7 +9,7 @@ from fastrecipes.results.stored import StoredRun
 
 __all__ = ["commands"]
 
-_UNFINISHED = ("interrupted", "pruned", "diverged", "failed", "killed")
+_UNFINISHED = ("paused", "interrupted", "pruned", "diverged", "failed", "killed")
 
 
 def commands(run: StoredRun) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ from fastrecipes.results.report.heatmap import draw_confusion
 from fastrecipes.results.report.lettering import lettering_of
 from fastrecipes.results.stored import StoredRun
 
-__all__ = ["draw_plots"]
+__all__ = ["draw_plots", "overview"]
 
 _FEW = 30  # points that are marked one by one
 
@@ -41,6 +41,11 @@ def draw_plots(run: StoredRun) -> list[Path]:
             made.append(run.folder.plots / f"{name}.png")
             write_atomic(made[-1], data)
     return made
+
+
+def overview(run: StoredRun) -> bytes:
+    """Loss, metrics and rate over the epochs, as a PNG."""
+    return _png(run, _overview) or b""
 
 
 def _png(run: StoredRun, draw: Callable[[StoredRun], Figure | None]) -> bytes | None:
