@@ -118,7 +118,10 @@ def body(folder: Path) -> dict[str, torch.Tensor]:
     return load_weights_file(folder / "checkpoints" / "stages.1.safetensors")[0]
 
 
-@pytest.mark.parametrize(("began", "since"), [(FASTER, SLOWER), (SLOWER, FASTER)])
+DENSE = {"fp32": 2.0, "bf16": 3.0, "bf16_dense": 1.5}
+
+
+@pytest.mark.parametrize(("began", "since"), [(FASTER, SLOWER), (SLOWER, FASTER), (DENSE, FASTER)])
 @pytest.mark.parametrize("fork", [False, True])
 def test_a_run_goes_on_as_it_began(
     recipe_file: Write, tmp_path: Path, measures: list[Any], monkeypatch: Any, began: Any, since: Any, fork: bool
@@ -151,16 +154,17 @@ def test_a_run_folder_of_a_stranger_names_no_precision(recipe_file: Write, measu
     assert (ready.plan.precision, ready.plan.precision_by) == ("fp32", "measured")
 
 
+@pytest.mark.parametrize(("arch", "n"), [("test_resnet", 2), ("test_efficientnet", 3)])
 @pytest.mark.parametrize("unfreeze", ["head", "all"])
-def test_the_measurement_itself(recipe_file: Write, unfreeze: str) -> None:
-    """Two times, of a copy: neither the network nor any generator has moved."""
-    recipe = load_recipe(recipe_file())
+def test_the_measurement_itself(recipe_file: Write, unfreeze: str, arch: str, n: int) -> None:
+    """Times of a copy, three with depthwise convolutions: neither the network nor any generator has moved."""
+    recipe = replace(load_recipe(recipe_file()), arch=arch)
     recipe = replace(recipe, stages=[replace(recipe.stages[0], unfreeze=unfreeze)])
-    plan, arch = plan_recipe(recipe)[0], find_arch(recipe.arch)
-    net = build_net(arch, 3, size=32, head=None)
+    plan, found = plan_recipe(recipe)[0], find_arch(recipe.arch)
+    net = build_net(found, 3, size=32, head=None)
     before, drawn = campaign.digest(net.state_dict()), torch.random.get_rng_state()
-    times = gain.timed_steps(net, cut(net, arch), plan.stages[0], 3)
-    assert set(times) == {"fp32", "bf16"}
+    times = gain.timed_steps(net, cut(net, found), plan.stages[0], 3)
+    assert list(times) == ["fp32", "bf16", "bf16_dense"][:n]
     assert min(times.values()) > 0
     assert campaign.digest(net.state_dict()) == before
     assert torch.equal(torch.random.get_rng_state(), drawn)

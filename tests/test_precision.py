@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 from collections.abc import Callable
@@ -95,7 +96,9 @@ def test_stopped_between_two_batches_of_a_step(
     assert [r["valid_loss"] for r in again.history] == [r["valid_loss"] for r in whole.history]
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("bf16_dense", torch.bfloat16), ("fp16", torch.float16)]
+)
 def test_half_precision(
     recipe_file: Write, tmp_path: Path, monkeypatch: Any, precision: str, dtype: torch.dtype
 ) -> None:
@@ -187,7 +190,12 @@ def test_precision_by_device(monkeypatch: Any) -> None:
     for units, found in ((True, "auto"), (False, "fp32")):  # auto: still to be measured
         monkeypatch.setattr(precision, "has_bf16_units", lambda has=units: has)
         assert [precision_of("auto", device) for device in (CPU, mps)] == [found, "fp32"]
-    assert [precision_of(asked, CPU) for asked in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+    assert [precision_of(asked, CPU) for asked in ("fp32", "bf16", "bf16_dense", "fp16")] == [
+        "fp32",
+        "bf16",
+        "bf16_dense",
+        "fp16",
+    ]
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     with pytest.raises(Exception, match=r"precision: Tesla T4 has no bf16; give precision='fp16', or 'auto'"):
         precision_of("bf16", cuda)
@@ -200,7 +208,7 @@ def test_switches_in_the_plan_and_wrong_values(cli: Cli, recipe_file: Write) -> 
     assert "best checkpoint by accuracy; computes in bf16" in out
     assert "8 x 2" in out
     for given, told in {
-        "precision=half": "expected one of 'auto', 'fp32', 'bf16', 'fp16', got 'half'",
+        "precision=half": "expected one of 'auto', 'fp32', 'bf16', 'bf16_dense', 'fp16', got 'half'",
         "accumulate=0": "expected a whole number >= 1, got 0",
         "channels_last=1": "expected True or False, got 1",
         "compile=yes": "expected True or False, got 'yes'",
@@ -268,3 +276,52 @@ def test_a_compiled_network_trains_the_same(recipe_file: Write, tmp_path: Path, 
     assert done.net._compiled_call_impl is None
     for name, tensor in body(eager.folder).items():
         torch.testing.assert_close(body(done.folder)[name], tensor, rtol=1e-3, atol=1e-4)
+
+
+class Depthwise(nn.Module):
+    """A dense, a depthwise and another dense convolution, which note what they are given and give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+        self.last, self.head = nn.Conv2d(8, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.last(self.depthwise(self.first(x))).mean((2, 3)))
+
+
+def test_bf16_but_for_depthwise_convolutions() -> None:
+    """As torch computes it with autocast switched off around them, forward and backward, and without a trace afterwards."""
+    torch.manual_seed(0)
+    net, x = Depthwise(), torch.randn(2, 3, 9, 9)
+    twin = copy.deepcopy(net)
+    seen: dict[str, torch.dtype] = {}
+    hooks = [
+        m.register_forward_hook(lambda _, __, gave, n=n: seen.update({n: gave.dtype})) for n, m in net.named_children()
+    ]
+    with Precision("bf16_dense", CPU).cast(net):
+        ours = net(x)
+    ours.float().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = twin.first(x)
+        with torch.autocast("cpu", enabled=False):
+            features = twin.depthwise(features.float())
+        theirs = twin.head(twin.last(features).mean((2, 3)))
+    theirs.float().sum().backward()
+    assert seen == {"first": torch.bfloat16, "depthwise": torch.float32, "last": torch.bfloat16, "head": torch.bfloat16}
+    assert torch.equal(ours, theirs)
+    for mine, other in zip(net.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad)  # type: ignore[arg-type]  # backward gave them
+    for hook in hooks:
+        hook.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_forward_pass_that_fails_leaves_no_trace() -> None:
+    """Neither a hook nor a precision."""
+    net = Depthwise()
+    with pytest.raises(RuntimeError), Precision("bf16_dense", CPU).cast(net):
+        net.depthwise(torch.zeros(1, 3, 9, 9))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    assert not torch.is_autocast_enabled("cpu")

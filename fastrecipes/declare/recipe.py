@@ -32,7 +32,7 @@ from fastrecipes.declare.stopping import EarlyStop
 __all__ = ["BAD_IMAGES", "BATCHNORM", "LOADERS", "PRECISIONS", "Origin", "Recipe", "Stage", "first_stages", "scaled"]
 
 BATCHNORM = ("train", "frozen_affine", "frozen")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "bf16_dense", "fp16")
 LOADERS = ("auto", "fastai")
 BAD_IMAGES = ("error", "skip", "report")
 
@@ -189,7 +189,8 @@ class Recipe:
     """batches whose gradients add up to one optimiser step: as a batch so many times larger, in the memory of one"""
     precision: Annotated[str, choice(*PRECISIONS)] = "auto"
     """what the network computes in; weights, loss and optimiser stay fp32. "auto": bf16 on CUDA where the GPU has it,
-    else fp16 with a scaled loss; on a CPU with bf16 units what was measured as faster, and remembered; fp32 elsewhere"""
+    else fp16 with a scaled loss; on a CPU with bf16 units what was measured as faster, and remembered; fp32 elsewhere.
+    "bf16_dense": bf16 but for depthwise convolutions, which many CPUs train faster in fp32"""
     channels_last: Annotated[bool | None, optional(_FLAG)] = None
     """memory format of the network: channels last; None: on a CPU, and on CUDA in half precision, where it is faster"""
     compile: Annotated[bool, _FLAG] = False

@@ -172,7 +172,7 @@ class Plan:
     loss: str | None = None
     """the recipe's loss in words; None: cross-entropy"""
     precision: str = "fp32"
-    """what the network computes in: fp32, bf16 or fp16; "auto": what is faster is measured when the run begins"""
+    """what the network computes in: fp32, bf16, bf16_dense or fp16; "auto": what is faster is measured when the run begins"""
     precision_by: str = ""
     """where "auto" left it to the machine: remembered, measured, or as the run began"""
     frozen_precision: str = "fp32"

@@ -27,11 +27,12 @@ __all__ = [
 
 MARGIN = 1.15  # bf16 has to be so many times as fast as fp32: less may be the noise of a busy machine
 LEAST_BATCHES = 64  # a shorter run is not worth a measurement of a second or two
+_VERSION = 2  # of what is measured
 _SIZES = (64, 128, 192, 256, 384)  # pixels; images between two of them count as the larger one
 
 
 def precision_of(asked: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16 for what a recipe asks for, or "auto" where only a measurement can tell.
+    """fp32, bf16, bf16_dense or fp16 for what a recipe asks for, or "auto" where only a measurement can tell.
 
     "auto" is half precision on CUDA, and fp32 on Apple's GPUs, where too little of torch has it. On a CPU that multiplies
     bf16 matrices by itself it depends on the network whether bf16 is faster. Raises `RecipeError` where the GPU cannot do
@@ -42,7 +43,7 @@ def precision_of(asked: str, device: torch.device) -> str:
         return "auto" if has_bf16_units() else "fp32"
     if asked == "auto":
         return "fp32" if device.type != "cuda" else "bf16" if has_bf16 else "fp16"
-    if asked == "bf16" and not has_bf16:
+    if asked.startswith("bf16") and not has_bf16:
         name = torch.cuda.get_device_name()
         raise RecipeError(f"precision: {name} has no bf16; give precision='fp16', or 'auto' for what each machine has")
     return asked
@@ -52,7 +53,7 @@ def with_precision(plan: Plan, asked: str, device: torch.device) -> Plan:
     """`plan` with what it computes in: as asked for, as remembered of this machine, or "auto": still to be measured."""
     precision = precision_of(asked, device)
     if precision != "auto":
-        return replace(plan, precision=precision, frozen_precision=precision)
+        return replace(plan, precision=precision, frozen_precision=precision.removesuffix("_dense"))
     if plan.batches < LEAST_BATCHES:
         return replace(plan, precision="fp32")
     plan = replace(plan, frozen_precision=_remembered(frozen_key(plan)))
@@ -67,12 +68,13 @@ def _remembered(key: str | None) -> str:
 
 
 def faster(times: Mapping[str, float]) -> str:
-    """bf16 where it is clearly faster.
+    """The fastest kind of bf16 where it is clearly faster than fp32.
 
     >>> faster({"fp32": 0.90, "bf16": 0.52}), faster({"fp32": 1.1, "bf16": 1.0})
     ('bf16', 'fp32')
     """
-    return "bf16" if times["fp32"] >= MARGIN * times["bf16"] else "fp32"
+    best = min((name for name in times if name != "fp32"), key=times.__getitem__)
+    return best if times["fp32"] >= MARGIN * times[best] else "fp32"
 
 
 def most_trained(plan: Plan) -> StagePlan:
@@ -101,7 +103,7 @@ def times_key(plan: Plan) -> str:
 def _key(plan: Plan, stage: StagePlan, trains: str) -> str:
     size = next((s for s in _SIZES if stage.size <= s), stage.size)
     net = f"{plan.arch}, {plan.head or 'its own head'}, {trains}, {size} px"
-    return f"{net}, {_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    return f"{net}, {_processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, {_VERSION}"
 
 
 def has_bf16_units() -> bool:

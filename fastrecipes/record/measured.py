@@ -19,7 +19,7 @@ _MOST = 1000  # measurements that are kept, the newest
 def recall_times(key: str) -> dict[str, float] | None:
     """Seconds of a step by precision that were remembered under `key`; None where there are none, or no sound ones."""
     times = _all().get(key)
-    if not isinstance(times, dict) or set(times) != {"fp32", "bf16"}:
+    if not isinstance(times, dict) or not {"fp32", "bf16"} <= set(times) <= {"fp32", "bf16", "bf16_dense"}:
         return None
     sound = all(isinstance(t, float) and math.isfinite(t) and t > 0 for t in times.values())
     return times if sound else None

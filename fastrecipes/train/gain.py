@@ -19,13 +19,15 @@ from fastrecipes.record.measured import remember_times
 from fastrecipes.train.display import log
 from fastrecipes.train.freezing import FrozenEval, groups_of
 from fastrecipes.train.frozen import FrozenPrefix
+from fastrecipes.train.precision import Precision, depthwise_of
 
 __all__ = ["settled", "timed_steps"]
 
 SECONDS = 1.0  # that a measurement may take, once each precision has had a step
 FROZEN_PIXELS = 16 * 128 * 128  # as a forward pass alone takes less
 ROUNDS = 7
-_CHOICES = ("fp32", "bf16")
+_CHOICES = ("fp32", "bf16")  # of frozen blocks
+_ALL_CHOICES = (*_CHOICES, "bf16_dense")
 PIXELS = 4 * 128 * 128  # in the batch: enough to fill matrix units, few enough for a large network
 
 
@@ -36,7 +38,7 @@ def settled(plan: Plan, asked: str, net: nn.Module, blocks: Blocks, began: Mappi
     machine, on a CPU it counts before all that was measured since.
     """
     on_cpu = next(net.parameters()).device.type == "cpu"
-    if asked == "auto" and on_cpu and began is not None and began.get("precision") in _CHOICES:
+    if asked == "auto" and on_cpu and began is not None and began.get("precision") in _ALL_CHOICES:
         frozen = began.get("frozen_precision")
         frozen = str(frozen) if frozen in _CHOICES else "fp32"
         return replace(
@@ -48,8 +50,9 @@ def settled(plan: Plan, asked: str, net: nn.Module, blocks: Blocks, began: Mappi
         return plan
     times = timed_steps(net, blocks, most_trained(plan), len(plan.vocab))
     remember_times(times_key(plan), times)
-    precision, gain = faster(times), times["fp32"] / times["bf16"]
-    log.info("precision auto: %s; in bf16 a step is %.2f times as fast as in fp32, measured on this machine", precision, gain)  # fmt: skip
+    precision = faster(times)
+    gains = [f"in {name} a step is {times['fp32'] / times[name]:.2f} times" for name in times if name != "fp32"]
+    log.info("precision auto: %s; %s as fast as in fp32, measured on this machine", precision, ", ".join(gains))
     return replace(plan, precision=precision, precision_by="measured")
 
 
@@ -71,6 +74,8 @@ def _frozen(plan: Plan, net: nn.Module, blocks: Blocks) -> str:
 def timed_steps(net: nn.Module, blocks: Blocks, stage: StagePlan, n_classes: int) -> dict[str, float]:
     """Least seconds of a forward and backward pass of `stage` in fp32 and in bf16, on made-up images.
 
+    Of a network with depthwise convolutions also with these alone in fp32.
+
     A copy of the network is used, and no random generator moves.
     """
     with torch.random.fork_rng(devices=[]):
@@ -79,7 +84,9 @@ def timed_steps(net: nn.Module, blocks: Blocks, stage: StagePlan, n_classes: int
         bs = max(2, min(stage.bs, PIXELS // stage.size**2))
         x = torch.randn(bs, 3, stage.size, stage.size).to(memory_format=torch.channels_last)
         y = torch.arange(bs) % n_classes
-        return _alternated({name: partial(_step, twin, x, y, name) for name in _CHOICES})
+        choices = _ALL_CHOICES if depthwise_of(twin) else _CHOICES
+        cpu = torch.device("cpu")
+        return _alternated({name: partial(_step, twin, x, y, Precision(name, cpu)) for name in choices})
 
 
 def _alternated(runs: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -109,8 +116,8 @@ def _as_in(stage: StagePlan, net: nn.Module, blocks: Blocks) -> nn.Module:
     return net
 
 
-def _step(net: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: str) -> None:
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+def _step(net: nn.Module, x: torch.Tensor, y: torch.Tensor, precision: Precision) -> None:
+    with precision.cast(net):
         pred = net(x)
     nn.functional.cross_entropy(pred.float(), y).backward()
     net.zero_grad()

@@ -97,10 +97,10 @@ class StageLearner(Learner):
     def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
         """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
         if self.prefix is None:
-            with self.precision.cast():
+            with self.precision.cast(net):
                 return to_float(net(*xb))
         x = xb[0] if features else self.prefix.features(*xb)
-        with self.precision.cast():
+        with self.precision.cast(net):
             return to_float(self.prefix.rest(net, x))
 
     def create_opt(self) -> None:

@@ -125,7 +125,7 @@ class Trained:
         return self.outputs(x).softmax(-1)
 
     def _cast(self) -> Any:
-        return Precision(self.precision, self.device).cast()
+        return Precision(self.precision, self.device).cast(self.net)
 
 
 def load(
