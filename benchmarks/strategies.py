@@ -2,9 +2,11 @@
 
     python benchmarks/strategies.py phases --data photos --per-class 80 --set arch=tf_efficientnet_lite0 --set size=96
     python benchmarks/strategies.py sizes --data photos --set arch=tf_efficientnet_lite0
+    python benchmarks/strategies.py batchnorm --data photos --set arch=tf_efficientnet_lite0 --set stages.0.epochs=5
 
 phases: two_phase against single_phase, full_unfreeze and from_scratch, 40 epochs each ("Two-phase training").
 sizes: progressive_resize against its last size alone, for as many epochs and for as many seconds ("Training strategies").
+batchnorm: two_phase with the BatchNorm of frozen blocks in eval mode, with statistics that move, and trained (fastai's default).
 Each seed draws the head, the batches and the augmentation anew; the split stays. `--per-class` trains on that many images
 of each class (the document has 100). The runs lie in `--out`, where `fastrecipes compare` reads them.
 """
@@ -28,17 +30,22 @@ PHASES = {
     "full_unfreeze": ["full_unfreeze"],
     "from_scratch": ["from_scratch", "stages.0.epochs=40"],
 }
+BATCHNORM = {
+    policy: ["two_phase", TOP.format(1, "{top}"), f"batchnorm={policy}"]
+    for policy in ("frozen", "frozen_affine", "train")
+}
 SIZES = {
     "64, 96, 128 px": ["progressive_resize", *(f"stages.{i}.size={size}" for i, size in enumerate((64, 96, 128)))],
     "128 px": ["progressive_resize", *(f"stages.{i}.size=128" for i in range(3))],
 }
+TABLES = {"phases": PHASES, "sizes": SIZES, "batchnorm": BATCHNORM}
 
 
 def main() -> None:
     """Run what is missing, then print the table; interrupted, the same command goes on."""
     given = arguments()
     data = subset(given.data, given.out / "data", given.per_class) if given.per_class else given.data
-    cases = PHASES if given.table == "phases" else SIZES
+    cases = TABLES[given.table]
     done: dict[str, list[StoredRun]] = {name: [] for name in cases}
     for seed in range(given.seeds):
         for name, (recipe, *own) in cases.items():
@@ -53,7 +60,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    words.add_argument("table", choices=("phases", "sizes"))
+    words.add_argument("table", choices=tuple(TABLES))
     words.add_argument("--data", required=True, type=Path)
     words.add_argument("--set", action="append", default=[])
     words.add_argument("--seeds", type=int, default=3)
