@@ -78,3 +78,14 @@ def test_loading_leaves_no_module_behind(recipe_file: Write) -> None:
     before = set(sys.modules)
     load_recipe(recipe_file())
     assert not {name for name in set(sys.modules) - before if "tiny" in name}
+
+
+def test_a_recipe_may_define_dataclasses(recipe_file: Write) -> None:
+    """Its annotations are its own: those of our module, which are texts, would need a module that can be imported."""
+    path = recipe_file(
+        (
+            "def data(size):",
+            "from dataclasses import dataclass\n@dataclass\nclass Own:\n    a: float = 0.5\n\n\ndef data(size):",
+        )
+    )
+    assert load_recipe(path).name == "tiny"

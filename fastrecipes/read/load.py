@@ -31,7 +31,7 @@ def load_outlined(seen: Outline) -> Recipe:
     module.__file__ = filename
     linecache.checkcache(filename)
     with drafting(filename) as draft:
-        _run(compile(seen.text, filename, "exec"), module, seen.path)
+        _run(compile(seen.text, filename, "exec", dont_inherit=True), module, seen.path)
     recipe = getattr(module, "recipe", None)
     if draft.problems:
         raise RecipeError(*(_located(problem, seen.path, recipe) for problem in draft.problems))
