@@ -121,7 +121,13 @@ def test_runs_are_read_without_torch(tmp_path: Path) -> None:
     assert (tmp_path / "c.html").exists()
 
 
-def answers_lightly(words: list[str]) -> None:
+@pytest.mark.parametrize("command", ["--help", "list", "run --help"])
+def test_the_quickest_answers_do_not_import_numpy(command: str) -> None:
+    """It takes as long as all the rest of them."""
+    answers_lightly(command.split(), "numpy", "scipy")
+
+
+def answers_lightly(words: list[str], *more: str) -> None:
     """Assert that a command, in a process of its own, needs none of the heavy libraries."""
     code = f"""
 import sys
@@ -131,7 +137,7 @@ try:
     main()
 except SystemExit:
     pass
-heavy = {{"torch", "fastai", "timm", "torchvision", "matplotlib", "pandas", "wandb"}} & set(sys.modules)
+heavy = {{"torch", "fastai", "timm", "torchvision", "matplotlib", "pandas", "wandb", *{more!r}}} & set(sys.modules)
 assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""What `fastrecipes list` and `fastrecipes runs` show; recipes are read, not run."""
+"""What `fastrecipes runs` shows."""
 
 from __future__ import annotations
 
@@ -9,21 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from fastrecipes.errors import clean
-from fastrecipes.read.shipped import shipped_recipes
 from fastrecipes.record.clock import clock
 from fastrecipes.results.listing import RunLine, age_words
 
-__all__ = ["recipe_table", "runs_json", "runs_table"]
-
-
-def recipe_table() -> Table:
-    """Name, number of stages, network and first line of every shipped recipe."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("recipe", "stages", "arch", "what it does"):
-        table.add_column(name, justify="right" if name == "stages" else "left")
-    for seen in shipped_recipes():
-        table.add_row(seen.name, str(seen.n_stages or "?"), seen.arch or "?", escape(seen.title))
-    return table
+__all__ = ["runs_json", "runs_table"]
 
 
 def runs_json(lines: Sequence[RunLine]) -> str:

@@ -15,7 +15,7 @@ __all__ = ["advise", "bench_data", "cache", "cp", "demo_data", "list_", "split"]
 
 def list_() -> None:
     """Show the recipes that come along."""
-    from fastrecipes.cli.listed import recipe_table
+    from fastrecipes.cli.shipped_table import recipe_table
 
     show(recipe_table())
 
