@@ -10,9 +10,10 @@ from made_runs import make_run, probabilities
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 
-from fastrecipes.results.report.calibration import BINS, calibration_of
 from fastrecipes.results.report.losses import top_losses
-from fastrecipes.results.stored import Predictions, stored_run
+from fastrecipes.results.stored import stored_run
+from fastrecipes.scores.calibration import BINS, calibration_of
+from fastrecipes.scores.predictions import Predictions
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 10])

@@ -18,7 +18,7 @@ FLOORS = {
     "errors": 0,
     "declare": 1,
     "record": 2, "nets": 2,
-    "data": 3, "read": 3, "trackers": 3,
+    "data": 3, "read": 3, "trackers": 3, "scores": 3,
     "planning": 4,
     "train": 5,
     "results": 6, "advise": 6, "sweep": 6, "use": 6,

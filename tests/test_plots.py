@@ -11,10 +11,11 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from fastrecipes.record.history import read_history
-from fastrecipes.results.report.confused import confused_pairs, confusion_of
-from fastrecipes.results.report.lettering import lettering_of
+from fastrecipes.results.report.confused import confused_pairs
 from fastrecipes.results.report.plots import draw_plots
 from fastrecipes.results.stored import stored_run
+from fastrecipes.scores.confusions import confusion_of
+from fastrecipes.scores.lettering import lettering_of
 
 ALL = ["confusion.png", "momentum.png", "overview.png", "rates.png"]
 

@@ -10,15 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.folder import RunFolder, SplitRow
 from fastrecipes.record.history import Row, less_is_better, read_history
 from fastrecipes.record.lock import held
+from fastrecipes.scores.predictions import Predictions
 
-__all__ = ["ByClass", "Predictions", "StoredRun", "stored_run", "stored_runs"]
+__all__ = ["ByClass", "StoredRun", "stored_run", "stored_runs"]
 
 
 class ByClass(NamedTuple):
@@ -28,13 +28,6 @@ class ByClass(NamedTuple):
     precision: float
     recall: float
     images: int
-
-
-class Predictions(NamedTuple):
-    """What the best epoch said of every validation image, in the order of the split's validation rows."""
-
-    probs: np.ndarray  # float32 (images, classes)
-    targets: np.ndarray  # int64 (images,): places in the vocabulary
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrecipes.results.compare.items import Verdicts
+from fastrecipes.scores.resampled import CONFIDENCE, Statistic, macro_f1, resampled
 
 __all__ = ["CONFIDENCE", "Margin", "by_images", "by_seeds", "holm", "mcnemar", "turned"]
 
-CONFIDENCE = 0.95
 POWER = 0.8
-MOST, LEAST = 9999, 1999  # resamples; fewer for many images, whose intervals are narrow anyway
 SEEN = 2.8  # standard errors: a difference this large is shown in 4 of 5 samples (1.96 + 0.84)
-Statistic = Callable[..., np.ndarray]
 
 
 class Margin(NamedTuple):
@@ -46,14 +44,9 @@ def by_images(verdicts: Verdicts, first: Sequence[int], second: Sequence[int], m
     A paired bootstrap over images of the accuracy, or of macro F1 where that is the metric, averaged over a side's runs.
     For accuracy and one run a side p is McNemar's exact one.
     """
-    from scipy.stats import bootstrap
-
     sample, statistic = (_macro_f1 if metric == "f1_macro" else _accuracy)(verdicts, first, second)
     n = len(sample)
-    done = bootstrap(
-        (sample,), statistic, vectorized=True, n_resamples=min(MOST, max(LEAST, 20_000_000 // n)), method="percentile",
-        confidence_level=CONFIDENCE, batch=max(1, 2_000_000 // n), rng=np.random.default_rng(0),
-    )  # fmt: skip
+    done = resampled(sample, statistic)
     difference = float(statistic(sample))
     low, high = (float(end) for end in done.confidence_interval)
     visible = max(SEEN * float(done.standard_error), 6 / n)  # 6 images one way are the fewest that McNemar's test shows
@@ -138,34 +131,6 @@ def _accuracy(verdicts: Verdicts, first: Sequence[int], second: Sequence[int]) -
 
 
 def _macro_f1(verdicts: Verdicts, first: Sequence[int], second: Sequence[int]) -> tuple[np.ndarray, Statistic]:
-    """Each image as a number of its kind, and the difference in macro F1 of images of given kinds.
-
-    A kind is the target and what every run said. All classes count, and many resamples are done at once, where
-    scikit-learn would take them one by one.
-    """
-    from scipy.sparse import csr_array
-
-    columns = np.vstack([verdicts.targets, verdicts.predicted[[*first, *second]]])
-    kinds, kind_of = np.unique(columns, axis=1, return_inverse=True)
-    m, n_classes = kinds.shape[1], len(verdicts.vocab)
-    rows = np.arange(m)
-    true, *said = (csr_array((np.ones(m), (row, rows)), shape=(n_classes, m)) for row in kinds)
-    hits = [csr_array(((row == kinds[0]).astype(float), (row, rows)), shape=(n_classes, m)) for row in kinds[1:]]
+    """Each image as a number of its kind, and the difference in macro F1 of images of given kinds."""
     weights = [1 / len(first)] * len(first) + [-1 / len(second)] * len(second)
-
-    def statistic(sample: np.ndarray, axis: int = -1) -> np.ndarray:
-        assert axis in (-1, sample.ndim - 1)
-        flat = sample.reshape(-1, sample.shape[-1])
-        places = flat + m * np.arange(len(flat))[:, None]
-        counts = np.bincount(places.ravel(), minlength=m * len(flat)).reshape(-1, m).T.astype(float)
-        of_true = true @ counts
-        each = (w * _f1(hit @ counts, one @ counts, of_true) for w, hit, one in zip(weights, hits, said, strict=True))
-        return np.sum(list(each), axis=0).reshape(sample.shape[:-1])
-
-    return kind_of.reshape(-1), statistic
-
-
-def _f1(hit: np.ndarray, said: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Macro F1 of counts (classes, resamples); a class that is neither said nor true counts 0."""
-    both = said + true
-    return np.divide(2 * hit, both, out=np.zeros_like(both), where=both > 0).mean(0)
+    return macro_f1(verdicts.targets, verdicts.predicted[[*first, *second]], weights, len(verdicts.vocab))

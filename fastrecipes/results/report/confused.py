@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from fastrecipes.results.stored import StoredRun
+from fastrecipes.scores.confusions import Confused, confused_in, confusion_of
 
-import numpy as np
-
-from fastrecipes.results.stored import Predictions, StoredRun
-
-__all__ = ["Confused", "confused_pairs", "confusion_of"]
-
-
-class Confused(NamedTuple):
-    """One class that was taken for another."""
-
-    true: str
-    predicted: str
-    images: int
-    share: float
-    """of the true class's images"""
-
-
-def confusion_of(predictions: Predictions) -> np.ndarray:
-    """Counts of (true class, predicted class), int64 (classes, classes)."""
-    n = predictions.probs.shape[1]
-    pairs = predictions.targets * n + predictions.probs.argmax(1)
-    return np.bincount(pairs, minlength=n * n).reshape(n, n)
+__all__ = ["confused_pairs"]
 
 
 def confused_pairs(run: StoredRun, most: int = 10) -> list[Confused]:
     """The most frequent confusions, as often ones by their share of the class; empty where no predictions are kept."""
-    if run.predictions is None:
-        return []
-    counts = confusion_of(run.predictions)
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    found = [
-        Confused(run.vocab[i], run.vocab[j], int(counts[i, j]), float(shares[i, j]))
-        for i, j in zip(*np.nonzero(counts), strict=True)
-        if i != j
-    ]
-    return sorted(found, key=lambda pair: (-pair.images, -pair.share, pair.true, pair.predicted))[:most]
+    return [] if run.predictions is None else confused_in(confusion_of(run.predictions), run.vocab, most)

@@ -16,9 +16,10 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from fastrecipes.record.files import write_atomic
 from fastrecipes.record.history import Row
-from fastrecipes.results.report.heatmap import draw_confusion
-from fastrecipes.results.report.lettering import lettering_of
 from fastrecipes.results.stored import StoredRun
+from fastrecipes.scores.confusions import confusion_of
+from fastrecipes.scores.heatmap import draw_confusion
+from fastrecipes.scores.lettering import lettering_of
 
 __all__ = ["draw_plots", "overview"]
 
@@ -31,7 +32,7 @@ def draw_plots(run: StoredRun) -> list[Path]:
     A run without an epoch has none. Raises `RecipeError` where its files are damaged, OSError where none can be written.
     """
     wanted: dict[str, Callable[[StoredRun], Figure | None]] = {
-        "overview": _overview, "rates": _rates, "momentum": _momentum, "confusion": draw_confusion,
+        "overview": _overview, "rates": _rates, "momentum": _momentum, "confusion": _confusion,
     }  # fmt: skip
     made = []
     for name, draw in wanted.items() if run.history else ():
@@ -59,6 +60,11 @@ def _png(run: StoredRun, draw: Callable[[StoredRun], Figure | None]) -> bytes | 
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _confusion(run: StoredRun) -> Figure | None:
+    """Which classes the best epoch took for which; None without predictions."""
+    return None if run.predictions is None else draw_confusion(confusion_of(run.predictions), run.vocab)
 
 
 def _overview(run: StoredRun) -> Figure:

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fastrecipes.results.report.calibration import calibration_of
-from fastrecipes.results.report.confused import confused_pairs, confusion_of
+from fastrecipes.results.report.confused import confused_pairs
 from fastrecipes.results.report.losses import top_losses
 from fastrecipes.results.stored import StoredRun
 from fastrecipes.results.web.thumbnails import thumbnail
+from fastrecipes.scores.calibration import calibration_of
+from fastrecipes.scores.confusions import confusion_of
 
 __all__ = ["calibration_view", "class_rows", "confusion_view", "loss_view"]
 

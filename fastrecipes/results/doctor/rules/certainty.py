@@ -8,8 +8,9 @@ import numpy as np
 
 from fastrecipes.results.doctor.diagnosis import Finding, Matters, Remedy, Rule
 from fastrecipes.results.doctor.patient import NotJudged, Patient, keyword_of
-from fastrecipes.results.report.calibration import calibration_of
-from fastrecipes.results.stored import Predictions, StoredRun
+from fastrecipes.results.stored import StoredRun
+from fastrecipes.scores.calibration import calibration_of
+from fastrecipes.scores.predictions import Predictions
 
 __all__ = ["RULES"]
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastrecipes.results.stored import Predictions
+from fastrecipes.scores.predictions import Predictions
 
 __all__ = ["BINS", "Bin", "Calibration", "calibration_of"]
 

@@ -1,0 +1,1 @@
+"""Floor 3: what the predictions of many images come to."""
