@@ -129,7 +129,22 @@ def test_demo_data_refuses_a_full_folder(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "plan", "list", "cp", "demo-data", "split", "bench-data", "advise", "check", "runs", "compare"],
+    [
+        "",
+        "run",
+        "plan",
+        "list",
+        "cp",
+        "demo-data",
+        "split",
+        "bench-data",
+        "advise",
+        "check",
+        "runs",
+        "compare",
+        "eval",
+        "predict",
+    ],
 )
 def test_help(cli: Cli, command: str) -> None:
     """Every command explains itself."""

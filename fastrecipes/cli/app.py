@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from fastrecipes.cli import looking, preparing, training
+from fastrecipes.cli import looking, preparing, training, using
 from fastrecipes.errors import RecipeError, clean
 
 __all__ = ["app", "main"]
@@ -35,6 +35,7 @@ _COMMANDS = {
     "split": preparing.split, "bench-data": preparing.bench_data, "cache": preparing.cache,
     "runs": looking.runs, "compare": looking.compare, "report": looking.report, "doctor": looking.doctor,
     "board": looking.board, "sync": looking.sync,
+    "eval": using.evaluate, "predict": using.predict,
 }  # fmt: skip
 """every command by its name, in the order of `fastrecipes --help`"""
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from fastrecipes.errors import RecipeError, RunError, clean
+from fastrecipes.cli.newfile import check_file
+from fastrecipes.errors import RunError, clean
 from fastrecipes.record.files import write_atomic
 from fastrecipes.results.chosen import chosen_runs
 from fastrecipes.results.compare.comparison import Comparison, compare_runs
@@ -22,24 +23,10 @@ def show_comparison(
 ) -> tuple[Comparison, list[Any]]:
     """The comparison of the runs that `words` mean, and its tables and sentences; its files are written."""
     for option, path in (("--html", html), ("--csv", csv)):
-        _check(option, path)
+        check_file(path, option)
     chosen = chosen_runs(words, out)
     comparison = compare_runs(chosen.runs, chosen.notes)
     return comparison, [*comparison_tables(comparison), *_written(comparison, html, csv)]
-
-
-def _check(option: str, path: Path | None) -> None:
-    """What can be told of a file to be written before there is anything to write."""
-    if path is None:
-        return
-    try:
-        taken, placed = path.is_dir(), path.absolute().parent.is_dir()
-    except OSError as e:
-        raise RunError(f"{option} {path}: cannot be written ({e.strerror})") from e
-    if taken:
-        raise RecipeError(f"{option} {path}: is a folder; give the name of a file")
-    if not placed:
-        raise RecipeError(f"{option} {path}: {path.parent} is no folder; make it first")
 
 
 def _written(comparison: Comparison, html: Path | None, csv: Path | None) -> Iterator[str]:

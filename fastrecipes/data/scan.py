@@ -16,7 +16,7 @@ from fastrecipes.errors import RecipeError
 from fastrecipes.record.cache import cache_folder
 from fastrecipes.record.files import sha256, write_atomic
 
-__all__ = ["Seen", "look", "scanned"]
+__all__ = ["Seen", "fault_in_words", "look", "scanned"]
 
 _SHOWN = 5
 
@@ -92,17 +92,21 @@ def _fault(file: Path) -> str | None:
             with Image.open(file) as image:
                 image.draft(None, (64, 64))  # a JPEG is decoded at an eighth of its size: every byte is still read
                 image.load()
-    except PermissionError:
-        return "permission denied"
-    except FileNotFoundError:
-        return "no such file"
-    except Image.UnidentifiedImageError:
-        return "no image" if file.stat().st_size else "empty file"
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return f"over the limit of {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels"
     except Exception as e:  # a decoder may raise anything on a damaged file
-        return "truncated" if "truncated" in str(e) else f"{type(e).__name__}: {e}"
+        return fault_in_words(e, file)
     return None
+
+
+def fault_in_words(error: Exception, file: Path) -> str:
+    """What is wrong with an image file, from what reading it raised."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image" if file.is_file() and file.stat().st_size else "empty file"
+    if isinstance(error, (Image.DecompressionBombWarning, Image.DecompressionBombError)):
+        return f"over the limit of {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} megapixels"
+    known = {PermissionError: "permission denied", FileNotFoundError: "no such file", IsADirectoryError: "is a folder"}
+    if type(error) in known:
+        return known[type(error)]
+    return "truncated" if "truncated" in str(error) else f"{type(error).__name__}: {error}"
 
 
 def _told(broken: list[tuple[Path, str]], total: int, source: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,11 +27,11 @@ from fastrecipes.data.known import Known, known_transforms
 from fastrecipes.data.loaders import Stats, how_loaded
 from fastrecipes.data.one_pass import OnePass
 from fastrecipes.data.plain_tfms import known_from, plain_known
-from fastrecipes.data.scaled import Scaler
+from fastrecipes.data.scaled import Picture, Scaler
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
 
-__all__ = ["View", "plain_view", "view_from", "view_of"]
+__all__ = ["View", "opened_file", "plain_view", "view_from", "view_of"]
 
 ONE_PASS, FASTAI = "one pass", "fastai"
 _LIKE = "float32"
@@ -64,7 +65,7 @@ class View:
 
         Raises what PIL raises (OSError mostly) where a file cannot be read.
         """
-        opened = PILImage.create(image.convert("RGB")) if isinstance(image, Image.Image) else PILImage.create(image)
+        opened = PILImage.create(image.convert("RGB")) if isinstance(image, Image.Image) else opened_file(image)
         item: Any = copy.copy(self.known.item)  # it keeps what it has found out of the image
         return np.asarray(item(opened, split_idx=1))
 
@@ -83,12 +84,20 @@ class View:
         """A file or an opened image as the network sees it in validation: `(3, height, width)`, floats, normalised."""
         return self.batch([self.pixels(image)])[0]
 
-    def augmented(self, images: Sequence[Any], draws: Draws, positions: Sequence[int], device: Any = None) -> Tensor:
-        """The same images as training sees them, each with what `draws` gives its position: `(n, 3, height, width)`."""
-        scaler, known = Scaler(self.known.trimmed, train=True), self.known.trimmed
-        cut = [scaler.cut(scaler.read(image), draws, at) for image, at in zip(images, positions, strict=True)]
-        one_pass = OnePass(known, *self._stats)
-        return one_pass(_stacked(cut).to(device), draws, positions).as_subclass(Tensor)
+    def picture(self, image: str | Path | Image.Image) -> Picture:
+        """An image before anything is drawn, for `augmented`. From several threads at once, if need be."""
+        if not isinstance(image, Image.Image):
+            return self._training.read(Path(image))
+        file: Any = io.BytesIO()
+        image.convert("RGB").save(file, "png")
+        return self._training.read(file)
+
+    def augmented(
+        self, pictures: Sequence[Picture], draws: Draws, positions: Sequence[int], device: Any = None
+    ) -> Tensor:
+        """Images as training sees them, each with what `draws` gives its position: `(n, 3, height, width)`."""
+        cut = [self._training.cut(picture, draws, at) for picture, at in zip(pictures, positions, strict=True)]
+        return self._augments(_stacked(cut).to(device), draws, positions).as_subclass(Tensor)
 
     @property
     def batch_tfms(self) -> list[Any]:
@@ -111,9 +120,23 @@ class View:
     def _one_pass(self) -> OnePass:
         return OnePass(self.known, *self._stats)
 
+    @cached_property
+    def _training(self) -> Scaler:
+        return Scaler(self.known.trimmed, train=True)
+
+    @cached_property
+    def _augments(self) -> OnePass:
+        return OnePass(self.known.trimmed, *self._stats)
+
     @property
     def _stats(self) -> tuple[Tensor, Tensor]:
         return torch.tensor(self.mean), torch.tensor(self.std)
+
+
+def opened_file(file: str | Path) -> Any:
+    """As `PILImage.create` opens it, which leaves files of some formats open."""
+    with Path(file).open("rb") as stream:
+        return PILImage.create(stream)  # type: ignore[arg-type]  # fastai hands it on to PIL
 
 
 def _stacked(pixels: Sequence[NDArray[np.uint8]]) -> Tensor:

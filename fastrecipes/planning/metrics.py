@@ -13,7 +13,7 @@ from fastai.metrics import accuracy, error_rate, top_k_accuracy
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError, did_you_mean
 
-__all__ = ["ByClass", "metrics_of", "per_class"]
+__all__ = ["ByClass", "metrics_of", "named_metric", "per_class"]
 
 
 class ByClass(Metric):
@@ -76,11 +76,13 @@ _NAMED: dict[str, Callable[[], Metric]] = {
 def metrics_of(recipe: Recipe) -> list[Metric]:
     """The recipe's metrics; accuracy where it names none. Raises `RecipeError` for a name that stands for none."""
     return [
-        _named(metric) if isinstance(metric, str) else mk_metric(metric) for metric in recipe.metrics or ["accuracy"]
+        named_metric(metric) if isinstance(metric, str) else mk_metric(metric)
+        for metric in recipe.metrics or ["accuracy"]
     ]
 
 
-def _named(name: str) -> Metric:
+def named_metric(name: str) -> Metric:
+    """The metric that a name stands for. Raises `RecipeError` where it stands for none."""
     if name in _NAMED:
         return _NAMED[name]()
     k = name.removeprefix("top_")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fastrecipes.errors import RecipeError, RunError
 from fastrecipes.record.files import sha256, write_atomic
 
-__all__ = ["RunFolder", "SplitRow", "csv_bytes", "fingerprint"]
+__all__ = ["RunFolder", "SplitRow", "csv_bytes", "fingerprint", "quoted"]
 
 SPLIT_COLUMNS = ("item", "split", "label", "checksum")
 CLASS_COLUMNS = ("class", "precision", "recall", "f1", "images")
@@ -49,6 +49,7 @@ class RunFolder:
         self.per_class = path / "per_class.csv"
         self.probes = path / "probes.csv"  # what each candidate rate of a stage's probe came to
         self.bad_images = path / "bad_images.csv"
+        self.evaluations = path / "eval"  # what came out on other images, or on these again
         self.info: dict[str, Any] = {}
 
     @classmethod
@@ -153,7 +154,7 @@ def fingerprint(split: Iterable[SplitRow]) -> str:
     return sha256(repr(rows).encode("utf-8", errors="surrogateescape"))[:16]
 
 
-def _quoted(cell: str) -> str:
+def quoted(cell: str) -> str:
     """A cell that no spreadsheet takes for a formula: names of files and classes come from data, not from us."""
     return f"'{cell}" if cell[:1] in _FORMULA else cell
 
@@ -179,5 +180,5 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([[_quoted(cell) for cell in row] for row in rows])
+    writer.writerows([[quoted(cell) for cell in row] for row in rows])
     return buffer.getvalue().encode("utf-8", errors="surrogateescape")
