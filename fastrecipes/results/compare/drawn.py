@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fastrecipes.results.compare.comparison import Comparison
-from fastrecipes.results.report.lettering import lettering_of
+from fastrecipes.scores.lettering import lettering_of
 
 __all__ = ["comparison_picture"]
 
