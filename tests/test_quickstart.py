@@ -32,8 +32,8 @@ def test_it_runs(tmp_path: Path) -> None:
         for one in cell.outputs
         if one.output_type == "execute_result" and "text/html" in one.data
     ]
-    assert len(pages) == 5
-    assert all("<img" in page for page in pages)
+    assert len(pages) >= 6
+    assert sum("<img" in page for page in pages) >= 5
     streams = [one for cell in cells for one in cell.outputs if one.output_type == "stream"]
     assert not [one.text for one in streams if one.name == "stderr"]
     text = "".join(one.text for one in streams)

@@ -195,7 +195,7 @@ def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Sto
     paused = end < len(ready.plan.stages) and not ledger.stopper.run_ended
     if paused:
         folder.update(status="paused")
-        log.info("paused before stages.%s; to go on: %s", end, _resume_words(ready.asked, folder, ()))
+        log.info("paused before stages.%s; to go on: run(recipe, resume=%r)", end, str(folder.path))
     status = "paused" if paused else "finished"
     return Run(folder.path, ready.recipe, ready.plan, ledger.history.rows, ledger.best.row, ready.net, ready, status)
 
