@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Told, make_images, stop_after
+from conftest import TINY, Told, make_images, stop_after
 from doctor_cases import unpacked
 from PIL import Image
 from run_folders import make_run
 
+from fastrecipes import load_recipe, run
 from fastrecipes.record.checkpoint import save_weights_file
 
 ILL = Path(__file__).parent / "ill_runs"
@@ -661,3 +662,112 @@ def test_another_sweep_of_the_same_name_is_refused(
 
 def _stopped(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+USED = [
+    (["eval", "{O}/gone"], 2, "{O}/gone: no run folder, and no recipe with runs in {O}; `fastrecipes runs --out {O}` lists what is there"),
+    (["eval", "{O}/tyny"], 2, "{O}/tyny: no run folder, and no recipe with runs in {O}; `fastrecipes runs --out {O}` lists what is there"),
+    (["predict", "tyny", "x.png"], 2, "tyny: no run folder, and no recipe with runs in {O}; did you mean 'tiny'?"),
+    (["eval", "{O}/file.txt"], 2, "{O}/file.txt: is a file; give a run folder, RECIPE/ID or a recipe's name"),
+    (["eval", "{P}"], 2, "{P}: is no run folder (it has no run.json)"),
+    (["predict", "{O}/tiny/unborn", "x.png"], 2, "{O}/tiny/unborn: this run never began; nothing was trained"),
+    (["predict", "{O}/tiny/killed", "x.png"], 2, "{O}/tiny/killed: has no weights of a best epoch (killed); it is to finish an epoch first: run it with --resume"),
+    (["predict", "{O}/tiny/damaged", "x.png"], 2, "checkpoint: {O}/tiny/damaged/checkpoints/best.safetensors is damaged (its checksum differs)"),
+    (["predict", "{O}/tiny/cut", "x.png"], 2, "checkpoint: {O}/tiny/cut/checkpoints/best.safetensors is damaged (it is empty)"),
+    (["predict", "{O}/tiny/swapped", "x.png"], 2, "{O}/tiny/swapped/checkpoints/best.safetensors: holds weights of another run"),
+    (["predict", "{O}/tiny/removed", "x.png"], 2, "{O}/tiny/removed: arch: 'test_resnet_of_old' is unknown to timm; close: test_resnet, tresnet_v2_l"),
+    (["predict", "{O}/tiny/older", "x.png"], 2, "{O}/tiny/older: how it sees images is code of the recipe (it was begun by an older version, which recorded nothing of that); give --recipe FILE, the recipe that ran, if you trust it: it is run"),
+    (["predict", "{O}/tiny/strange", "x.png"], 2, "views: how images are loaded is told in words that this program does not know"),
+    (["predict", "{R}", "x.png", "--checkpoint", "stages.4"], 2, "{R}: has no weights 'stages.4'; it has best, last, stages.0, stages.1"),
+    (["predict", "{R}", "x.png", "--checkpoint", "../best"], 2, "{R}: has no weights '../best'; it has best, last, stages.0, stages.1"),
+    (["predict", "{R}", "x.png", "--recipe", "{O}/none.py"], 2, "--recipe {O}/none.py: no such file; give the recipe that ran"),
+    (["predict", "{R}", "x.png", "--recipe", "{O}/other.py"], 2, "--recipe {O}/other.py: is not the recipe that ran: wd 0.0005 → 0.1"),
+    (["predict", "{R}", "x.png", "-k", "0"], 2, "-k 0: expected a whole number >= 1, how many classes of each image to tell"),
+    (["predict", "{R}"], 2, "Missing argument 'IMAGE...'; see fastrecipes predict --help"),
+    (["predict", "{R}", "{P}/bare"], 2, "{P}/bare: holds no images; expected .jpg, .png or the like in it or below it"),
+    (["predict", "{R}", "x.png"], 1, "predict: none of the 1 images can be read"),
+    (["predict", "{R}", "x.png", "--csv", "{P}"], 2, "--csv {P}: is a folder; give the name of a file"),
+    (["eval", "{R}", "--csv", "{O}/no/e.csv"], 2, "--csv {O}/no/e.csv: {O}/no is no folder; make it first"),
+    (["eval", "{R}", "--split", "val"], 2, "--split val: needs --data DIR, whose part it is"),
+    (["eval", "{R}", "--data", "{P}/gone"], 2, "{P}/gone: no such folder; give the folder of the images, one folder per class in it"),
+    (["eval", "{R}", "--data", "{O}/file.txt"], 2, "{O}/file.txt: is a file; give the folder of the images, one folder per class in it"),
+    (["eval", "{R}", "--data", "{P}/bare"], 2, "--data {P}/bare: holds no images; expected one folder per class with .jpg or .png files"),
+    (["eval", "{R}", "--data", "{P}/parts/val/cross"], 2, "--data {P}/parts/val/cross: its 2 images are in no class folder; expected one folder per class with .jpg or .png files"),
+    (["eval", "{R}", "--data", "{P}/others"], 2, "--data {P}/others: has classes that tiny/good does not know: 'crosses', 'moon'; did you mean 'cross'?; its classes: 'circle', 'cross', 'square'"),
+    (["eval", "{R}", "--data", "{P}/parts"], 2, "--data {P}/parts: has the parts train, val; say which with --split val"),
+    (["eval", "{R}", "--data", "{P}/parts", "--split", "test"], 2, "--split test: {P}/parts has the parts train, val"),
+    (["eval", "{R}", "--data", "{P}/others", "--split", "val"], 2, "--split val: {P}/others has no parts train/, val/ or test/; leave --split out"),
+    (["eval", "{R}", "--data", "{P}/broken"], 2, "{P}/broken: none of its 1 images can be read: {P}/broken/cross/a.png (no image)"),
+    (["eval", "{O}/tiny/moved"], 2, "{O}/tiny/moved: its images are no longer at {P}/away; give --data DIR, a folder per class"),
+    (["eval", "{O}/tiny/emptied"], 2, "{O}/tiny/emptied: none of its 48 images is in {P}/bare any more; give --data DIR, a folder per class"),
+    (["eval", "{R}", "--out", "{O}/file.txt"], 1, "{O}/file.txt: cannot be written (File exists); give --out a folder that can be"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """runs/tiny/good, a run, and copies of it to which something happened; photos/ beside them."""
+    place = tmp_path_factory.mktemp("used")
+    (place / "tiny.py").write_text(TINY.replace("SOURCE", repr(str(shapes))))
+    folder = run(load_recipe(place / "tiny.py"), out=place / "runs").folder
+    good = folder.rename(folder.parent / "good")
+    out, photos = place / "runs", place / "photos"
+    (out / "file.txt").write_text("x")
+    (out / "other.py").write_text((place / "tiny.py").read_text().replace("wd=5e-4", "wd=0.1"))
+    make_images(photos / "others", n=1, labels=("cross",))
+    for name in ("crosses", "moon"):
+        shutil.copytree(photos / "others" / "cross", photos / "others" / name)
+    for part in ("train", "val"):
+        make_images(photos / "parts" / part, n=2)
+    (photos / "bare").mkdir()
+    (photos / "broken" / "cross").mkdir(parents=True)
+    (photos / "broken" / "cross" / "a.png").write_bytes(b"x")
+    changes: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "unborn": lambda info: info.update(status="starting", plan={}),
+        "killed": lambda info: info.update(status="running"),
+        "damaged": lambda info: None, "cut": lambda info: None,
+        "swapped": lambda info: info["plan"].update(vocab=["a", "b", "c"]),
+        "removed": lambda info: info["plan"].update(arch="timm/test_resnet_of_old"),
+        "older": lambda info: info.pop("views"),
+        "strange": lambda info: info.update(views=[{"item": 1}] * 2),
+        "moved": lambda info: info["plan"].update(source=str(photos / "away")),
+        "emptied": lambda info: info["plan"].update(source=str(photos / "bare")),
+    }  # fmt: skip
+    for name, change in changes.items():
+        copied = shutil.copytree(good, out / "tiny" / name)
+        info = json.loads((copied / "run.json").read_text())
+        change(info)
+        (copied / "run.json").write_text(json.dumps(info))
+    best = Path("checkpoints") / "best.safetensors"
+    (out / "tiny" / "killed" / best).unlink()
+    whole = bytearray((out / "tiny" / "damaged" / best).read_bytes())
+    whole[-5] ^= 1
+    (out / "tiny" / "damaged" / best).write_bytes(whole)
+    (out / "tiny" / "cut" / best).write_bytes(b"")
+    return place
+
+
+@pytest.mark.parametrize(("words", "code", "message"), USED, ids=[" ".join(case[0])[:60] for case in USED])
+def test_a_wrong_use_is_one_clear_line(cli: Cli, used: Path, words: list[str], code: int, message: str) -> None:
+    """Of what was trained; nothing is written into the run."""
+    places = {"{R}": used / "runs" / "tiny" / "good", "{O}": used / "runs", "{P}": used / "photos"}
+
+    def told_in(text: str) -> str:
+        for name, path in places.items():
+            text = text.replace(name, str(path))
+        return text
+
+    told = cli(*map(told_in, words), "--runs", used / "runs")
+    skipped = [line for line in told.err.splitlines() if not line.startswith("skipped ")]
+    assert ("\n".join(skipped), told.out, told.code) == (told_in(f"error: {message}"), "", code)
+    assert not (used / "runs" / "tiny" / "good" / "eval").exists()
+
+
+@pytest.mark.parametrize("status", ["interrupted", "diverged", "failed"])
+def test_a_run_that_did_not_finish_is_used_and_said(cli: Cli, used: Path, tmp_path: Path, status: str) -> None:
+    """Its best epoch so far."""
+    copied = shutil.copytree(used / "runs" / "tiny" / "good", tmp_path / "tiny" / status)
+    info = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps(info | {"status": status}))
+    told = cli("eval", copied)
+    assert f"note: the run is {status}: these are its weights so far" in told.out.splitlines()

@@ -172,3 +172,23 @@ def test_the_intervals_hold_what_they_should() -> None:
     assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * np.sqrt(0.9 * 0.1 / 400), rel=0.1)
     assert f1.low < f1.value < f1.high
     assert f1.value == pytest.approx(f1_score(targets, said, average="macro"))
+
+
+def test_evaluations_are_compared_and_reported(cli: Cli, recipe_file: Write, tmp_path: Path, shapes: Path) -> None:
+    """A row for each, in the table of a comparison, its JSON, its page, and in the report."""
+    out = tmp_path / "runs"
+    for seed in (1, 2):
+        run(replace(load_recipe(recipe_file()), seed=seed), out=out)
+    runs = sorted((out / "tiny").iterdir())
+    photos = make_images(tmp_path / "other <b>photos", n=2)
+    for one in runs:
+        assert cli("eval", one, "--data", photos).code == 0
+    told = cli("compare", *runs, "--html", tmp_path / "c.html", "--json")
+    rows = json.loads(told.out)["evaluated"]
+    assert [(row["images"], row["n"], row["data"]) for row in rows] == [("other__b_photos", 6, str(photos))] * 2
+    lines = cli("compare", *runs).out.splitlines()
+    assert sum(line.startswith("other__b_photos  tiny/") for line in lines) == 2
+    assert cli("report", runs[0]).code == 0
+    for page in (tmp_path / "c.html", runs[0] / "report.html"):
+        assert "<h2>Evaluated</h2>" in page.read_text()
+        assert "other__b_photos" in page.read_text()

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from fastrecipes.cli.newfile import check_file
 from fastrecipes.cli.printed import show
-from fastrecipes.errors import RunError, clean
+from fastrecipes.errors import RecipeError, RunError, clean
 from fastrecipes.record.folder import quoted
 from fastrecipes.train.display import counted, stderr_console
 from fastrecipes.use.meant import meant_images
@@ -43,6 +43,8 @@ class PredictWanted:
 
 def show_predictions(wanted: PredictWanted) -> None:
     """Predict and print; images that cannot be read are told on stderr. Raises `RunError` where that is all of them."""
+    if wanted.k < 1:
+        raise RecipeError(f"-k {wanted.k}: expected a whole number >= 1, how many classes of each image to tell")
     check_file(wanted.csv, "--csv")
     trained = load(wanted.run, out=wanted.runs, checkpoint=wanted.checkpoint, recipe=wanted.recipe)
     images = meant_images(wanted.images)

@@ -52,7 +52,7 @@ def evaluate(
 def predict(
     run: RunArg,
     images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Files, folders with all below them, or - for a path a line from stdin.", show_default=False)],
-    k: Annotated[int, typer.Option("-k", metavar="N", help="How many classes of each image to tell.", min=1)] = 3,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="How many classes of each image to tell.")] = 3,
     tta: TtaOpt = False, checkpoint: CheckpointOpt = "best", recipe: TrustedOpt = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image, as they are come to.")] = False,
     csv: Annotated[Optional[Path], typer.Option("--csv", metavar="FILE", help="Write a table with a row an image.")] = None,

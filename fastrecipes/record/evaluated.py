@@ -14,6 +14,7 @@ from fastrecipes.record.files import write_atomic
 __all__ = ["KeptEvaluation", "read_evaluations", "save_evaluation"]
 
 LAYOUT = 1
+Interval = tuple[float, float, float]
 
 
 class KeptEvaluation(NamedTuple):
@@ -22,9 +23,9 @@ class KeptEvaluation(NamedTuple):
     name: str
     data: str
     n: int
-    accuracy: tuple[float, ...]
+    accuracy: Interval
     """value, and the ends of its 95 % interval"""
-    f1_macro: tuple[float, ...]
+    f1_macro: Interval
     trained_on: int
     """images among them that the run was trained on"""
 
@@ -72,12 +73,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _kept(told: Mapping[str, Any]) -> KeptEvaluation | None:
     try:
-        accuracy, f1_macro = (
-            tuple(float(told[name][end]) for end in ("value", "low", "high")) for name in ("accuracy", "f1_macro")
-        )
+        accuracy, f1_macro = _ends(told["accuracy"]), _ends(told["f1_macro"])
         if not all(map(math.isfinite, (*accuracy, *f1_macro))):
             return None
         n, doubles = int(told["n"]), len(told["trained_on"])
         return KeptEvaluation(str(told["name"]), str(told["data"]), n, accuracy, f1_macro, doubles)
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _ends(told: Mapping[str, Any]) -> Interval:
+    return float(told["value"]), float(told["low"]), float(told["high"])

@@ -10,6 +10,7 @@ from fastrecipes.results.compare.differing import shortened
 from fastrecipes.results.compare.disputed import disputed
 from fastrecipes.results.compare.told import changed_paths, run_numbers, stage_numbers
 from fastrecipes.results.compare.verdict import pair_verdict, verdict
+from fastrecipes.results.later import LATER, later_cells, later_rows
 from fastrecipes.results.web.curves import Drawn, curves
 from fastrecipes.results.web.page import page_text
 
@@ -34,6 +35,8 @@ def compare_page(comparison: Comparison) -> str:
         runs=list(_run_rows(comparison)),
         stage_heads=["side", "stage", "trains", "epochs", f"{comparison.metric} at its end", "best", "seconds"],
         stages=list(_stage_rows(comparison)),
+        later_heads=LATER,
+        later=[later_cells(row) for row in later_rows(comparison.runs)],
         differing=_differing(comparison),
         curves=curves(list(_drawn(comparison))),
         disputed=list(_disputed(comparison)),

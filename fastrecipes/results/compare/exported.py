@@ -11,6 +11,7 @@ from fastrecipes.results.compare.comparison import Comparison, Pair
 from fastrecipes.results.compare.paired import Margin
 from fastrecipes.results.compare.told import RunNumbers, run_numbers, stage_numbers
 from fastrecipes.results.compare.verdict import pair_verdict, verdict
+from fastrecipes.results.later import later_rows
 
 __all__ = ["comparison_csv", "comparison_json"]
 
@@ -28,6 +29,7 @@ def comparison_json(comparison: Comparison) -> str:
         "pairs": [_pair(pair, len(comparison.sides)) for pair in comparison.pairs],
         "runs": [row._asdict() for row in run_numbers(comparison)],
         "stages": [row._asdict() for row in stage_numbers(comparison)],
+        "evaluated": [row._asdict() for row in later_rows(comparison.runs)],
         "notes": comparison.notes,
     }
     return json.dumps(_plain(told), indent=1, allow_nan=False)

@@ -14,6 +14,7 @@ from fastrecipes.results.compare.comparison import Comparison
 from fastrecipes.results.compare.differing import shortened
 from fastrecipes.results.compare.told import changed_paths, run_numbers, stage_numbers
 from fastrecipes.results.compare.verdict import pair_verdict, verdict
+from fastrecipes.results.later import LATER, later_cells, later_rows
 
 __all__ = ["comparison_tables"]
 
@@ -25,6 +26,12 @@ def comparison_tables(comparison: Comparison) -> Iterator[RenderableType]:
         table = _table((f"{kind} differs in", *(side.name for side in comparison.sides)))
         for one in rows:
             _add(table, one.path, *shortened(one.values))
+        yield from (table, "")
+    later = later_rows(comparison.runs)
+    if later:
+        table = _table(LATER, right=(2, 3, 5, 6))
+        for row in later:
+            _add(table, *later_cells(row))
         yield from (table, "")
     yield from (f"note: {escape(clean(note))}" for note in comparison.notes)
     if len(comparison.pairs) > 1:

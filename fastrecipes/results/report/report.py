@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from fastrecipes.errors import RecipeError
 from fastrecipes.record.clock import clock
+from fastrecipes.results.later import LATER, later_cells, later_rows
 from fastrecipes.results.report.again import commands
 from fastrecipes.results.report.planned import HEADS, plan_facts, plan_remarks, plan_rows
 from fastrecipes.results.report.scored import calibration_view, class_rows, confusion_view, loss_view
@@ -53,6 +54,7 @@ def report_text(run: StoredRun) -> str:
         "classes": part("the classes", class_rows, []),
         "losses": part("the predictions", loss_view, []),
         "calibration": part("the predictions", calibration_view, None),
+        "later": part("the evaluations", lambda run: [later_cells(row) for row in later_rows([run])], []),
         "throughput": part("the times", throughput_rows, []),
         "environment": part("the conditions", environment, []),
         "counts": part("the split", count_rows, []),
@@ -62,7 +64,7 @@ def report_text(run: StoredRun) -> str:
         "result": part("the result", result_words, ""),
     }
     return page_text(
-        "report.html", run=run, plan_heads=HEADS, throughput_heads=THROUGHPUT,
+        "report.html", run=run, plan_heads=HEADS, throughput_heads=THROUGHPUT, later_heads=LATER,
         problems=problems, **values,
     )  # fmt: skip
 
