@@ -771,3 +771,79 @@ def test_a_run_that_did_not_finish_is_used_and_said(cli: Cli, used: Path, tmp_pa
     (copied / "run.json").write_text(json.dumps(info | {"status": status}))
     told = cli("eval", copied)
     assert f"note: the run is {status}: these are its weights so far" in told.out.splitlines()
+
+
+KNOWN = "fastai, hf, onnx, safetensors, torch-export, torchscript"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--to", "onyx"], f"--to onyx: unknown format; did you mean 'onnx'?; known: {KNOWN}"),
+        (["--to", "hf", "--dest", "{D}"], "--dest {D}: exists already; remove it, or give another folder"),
+        (["--to", "hf", "--sample", "{D}/none"], "--sample {D}/none: no such folder; give one that holds images"),
+        (["--to", "hf", "--sample", "{D}"], "--sample {D}: no image in it that can be read; give a folder with .jpg or .png files"),
+        (["--to", "hf"], "--to hf: torchvision/mobilenet_v3_small is not timm's, and timm has none like it; give another format"),
+        (["--to", "hf", "--checkpoint", "bets"], "{R}: has no weights 'bets'; it has best, last, stages.0"),
+    ],
+)  # fmt: skip
+def test_a_wrong_export_is_one_clear_line(
+    cli: Cli, exportable: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    """And nothing is left of it."""
+    given = [word.replace("{D}", str(tmp_path)) for word in words]
+    before = sorted(exportable.rglob("*"))
+    told = cli("export", exportable, *given)
+    expected = message.replace("{D}", str(tmp_path)).replace("{R}", str(exportable))
+    assert (told.err.splitlines()[-1], told.code, told.out) == (f"error: {expected}", 2, "")
+    assert sorted(exportable.rglob("*")) == before
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def exportable(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> Path:
+    """The folder of a run of torchvision's network."""
+    from conftest import TINY
+
+    folder = tmp_path_factory.mktemp("exportable")
+    text = TINY.replace("SOURCE", repr(str(shapes))).replace('"test_resnet"', "mobilenet_v3_small")
+    (folder / "tiny.py").write_text(text.replace('        Stage(epochs=2, unfreeze="all", lr=1e-2, size=40),\n', ""))
+    return run(load_recipe(folder / "tiny.py"), out=folder / "runs").folder
+
+
+def test_an_export_without_its_packages_says_how_to_install_them(cli: Cli, exportable: Path, monkeypatch: Any) -> None:
+    """Before anything is loaded."""
+    from fastrecipes.use.export import formats
+
+    plain = formats.util.find_spec
+    monkeypatch.setattr(formats.util, "find_spec", lambda name: None if name.startswith("onnx") else plain(name))
+    told = cli("export", exportable, "--to", "onnx")
+    missing = "onnx, onnxscript, onnxruntime are not installed"
+    assert told.err == f"error: --to onnx: {missing}; install with: pip install 'fastrecipes[onnx]'\n"
+    assert told.code == 2
+
+
+def test_a_head_of_ones_own_is_nothing_for_timm(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:
+    """The line names what to give instead."""
+    path = recipe_file(
+        ("pretrained=False", "pretrained=False,\n    head=linear()"), ("import Folder", "import linear, Folder")
+    )
+    folder = run(load_recipe(path), out=tmp_path / "runs").folder
+    told = cli("export", folder, "--to", "hf")
+    assert told.err == (
+        "error: --to hf: the network has a head of the recipe's own, which timm cannot build; give another format, or head=None\n"
+    )
+
+
+def test_a_run_that_has_not_begun_cannot_be_exported(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Stopped in its first epoch: nothing was validated yet."""
+    stop_after(2, signal.SIGTERM, monkeypatch)
+    assert cli("run", recipe_file(), "--out", tmp_path / "runs").code == 143
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    told = cli("export", folder, "--to", "hf")
+    assert told.err.splitlines()[-1] == (
+        f"error: {folder}: has no weights of a best epoch (interrupted); it is to finish an epoch first: run it with --resume"
+    )
+    assert told.code == 2

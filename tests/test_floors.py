@@ -94,7 +94,7 @@ def test_every_unit_has_a_floor() -> None:
         *("sweep --help", "sweep car_brand_5stage --vary stages.9.lr=1,2", "sweep car_brand_5stage"),
         *("sync --help", "sync runs", "run car_brand_5stage --tag x"),
         *("runs --help", "compare --help", "report --help", "board --help", "doctor --help", "cache", "cache --help"),
-        *("eval --help", "predict --help"),
+        *("eval --help", "predict --help", "export --help"),
         *(
             "run car_brand_5stage --set stages.9.lr=1",
             "bench-data car_brand_5stage --set stages.9.lr=1",

@@ -35,7 +35,7 @@ _COMMANDS = {
     "split": preparing.split, "bench-data": preparing.bench_data, "cache": preparing.cache,
     "runs": looking.runs, "compare": looking.compare, "report": looking.report, "doctor": looking.doctor,
     "board": looking.board, "sync": looking.sync,
-    "eval": using.evaluate, "predict": using.predict,
+    "eval": using.evaluate, "predict": using.predict, "export": using.export,
 }  # fmt: skip
 """every command by its name, in the order of `fastrecipes --help`"""
 

@@ -9,7 +9,7 @@ import typer
 
 from fastrecipes.cli.printed import show
 
-__all__ = ["evaluate", "predict"]
+__all__ = ["evaluate", "export", "predict"]
 
 RunArg = Annotated[
     str,
@@ -64,3 +64,19 @@ def predict(
     from fastrecipes.cli.predicted import PredictWanted, show_predictions
 
     show_predictions(PredictWanted(run, runs, images, k, tta, checkpoint, recipe, json, csv))
+
+
+def export(
+    run: RunArg,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="fastai, hf, onnx, safetensors, torch-export or torchscript.", show_default=False)],
+    dest: Annotated[Optional[Path], typer.Option("--dest", metavar="DIR", help="A new folder for it.", show_default="RUN/exports/FORMAT")] = None,
+    checkpoint: CheckpointOpt = "best", recipe: TrustedOpt = None,
+    sample: Annotated[Optional[Path], typer.Option("--sample", metavar="DIR", help="Images to check it on.", show_default="the run's validation images")] = None,
+    runs: RunsOpt = Path("runs"),
+) -> None:  # fmt: skip
+    """Write what a run trained for other programs, with a model card.
+
+    It is read again and asked about real images: what says something else than the network is not kept."""
+    from fastrecipes.cli.exported import ExportWanted, show_export
+
+    show(*show_export(ExportWanted(run, runs, to, dest, checkpoint, recipe, sample)))

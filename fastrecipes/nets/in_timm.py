@@ -21,6 +21,7 @@ __all__ = [
     "names",
     "native_size",
     "open_map",
+    "options",
     "places",
     "remote",
     "stats",
@@ -79,6 +80,19 @@ def _size_options(cfg: Any, size: int | None) -> list[dict[str, Any]]:
         return [{}]
     other = [{"img_size": size}] if size not in (None, cfg.input_size[-1]) else []
     return [*_ANY_SIZE, *other, {}]
+
+
+def options(net: nn.Module, name: str) -> dict[str, Any]:
+    """The arguments that `net` was built with, beside the number of classes."""
+    return {option: value for option, value in _kept_args(net).items() if option not in _OPENED}
+
+
+def _kept_args(net: nn.Module) -> dict[str, Any]:
+    """What timm keeps of the arguments; older ones keep nothing."""
+    kept = getattr(net, "_model_args", None)
+    if kept is not None:
+        return dict(kept)
+    return {"dynamic_img_size": True} if getattr(net, "dynamic_img_size", False) else {}
 
 
 def head(net: nn.Module, name: str) -> tuple[str, ...]:
@@ -188,11 +202,10 @@ def modern(state: dict[str, Any], net: nn.Module, name: str) -> dict[str, Any]:
     import timm
     import torch
 
-    options = {k: v for k, v in getattr(net, "_model_args", {}).items() if k not in _OPENED}
     overlay = {"state_dict": state, "custom_load": False}
     try:
         with torch.random.fork_rng(devices=[]):
-            other = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+            other = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options(net, name))
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return state
     return other.state_dict()

@@ -24,6 +24,7 @@ __all__ = [
     "names",
     "native_size",
     "open_map",
+    "options",
     "places",
     "remote",
     "stats",
@@ -61,9 +62,18 @@ def native_size(name: str) -> tuple[int, bool]:
 
 def build(name: str, n_classes: int, size: int | None) -> nn.Module:
     """A network with random weights and `n_classes` outputs; `size` makes no difference to torchvision's."""
+    return builders()[name](weights=None, num_classes=n_classes, **_options(name))
+
+
+def _options(name: str) -> dict[str, Any]:
     family, (native, _) = _family(name), native_size(name)
     sized = {family.sized: (native, native) if family.sized == "input_size" else native} if family.sized else {}
-    return builders()[name](weights=None, num_classes=n_classes, **family.options, **sized)
+    return {**family.options, **sized}
+
+
+def options(net: nn.Module, name: str) -> dict[str, Any]:
+    """The arguments that `net` was built with, beside the number of classes."""
+    return _options(name)
 
 
 def head(net: nn.Module, name: str) -> tuple[str, ...]:

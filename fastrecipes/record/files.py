@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["append_line", "sha256", "sweep", "sync_folder", "write_atomic", "write_tail"]
+__all__ = ["alive", "append_line", "sha256", "sweep", "sync_folder", "whole_folder", "write_atomic", "write_tail"]
 
 
 def write_atomic(path: Path, *data: bytes | memoryview, before: Path | None = None) -> None:
@@ -29,6 +34,47 @@ def write_atomic(path: Path, *data: bytes | memoryview, before: Path | None = No
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `path`, flushed to the disk, when all is written: a kill leaves none there.
+
+    What a killed process left beside it goes away first. Raises FileExistsError where something is at `path` by then.
+    """
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if not alive(int(left.name.split(".")[-2])):
+            shutil.rmtree(left, ignore_errors=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            with file.open("rb") as f:
+                os.fsync(f.fileno())
+        sync_folder(part)
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        part.rename(path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # somebody else put something there by now
+                folder.rmdir()
+        raise
+    sync_folder(path.parent)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def sync_folder(folder: Path) -> None:

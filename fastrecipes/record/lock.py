@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fastrecipes.errors import RecipeError, RunError
+from fastrecipes.record.files import alive
 
 try:
     import fcntl
@@ -76,7 +77,7 @@ def held(path: Path) -> bool:
         pid, host = _holder(handle) or (0, "")
         if host != socket.gethostname():
             return bool(host)
-        return _alive(pid) and not _free(handle)
+        return alive(pid) and not _free(handle)
     finally:
         os.close(handle)
 
@@ -116,23 +117,13 @@ def _take(handle: int, path: Path, holder: tuple[int, str] | None) -> None:
     if host and host != socket.gethostname():
         raise RecipeError(f"{told}; where that one is over, remove {path}")
     if fcntl is None:
-        if pid and _alive(pid):
+        if pid and alive(pid):
             raise RecipeError(f"{told}; wait for it to end")
         return
     try:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
         raise RecipeError(f"{told}; wait for it to end") from e
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass
-    return True
 
 
 def _holder(handle: int) -> tuple[int, str] | None:
