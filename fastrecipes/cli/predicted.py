@@ -43,9 +43,7 @@ class PredictWanted:
 
 def show_predictions(wanted: PredictWanted) -> None:
     """Predict and print; images that cannot be read are told on stderr. Raises `RunError` where that is all of them."""
-    if wanted.k < 1:
-        raise RecipeError(f"-k {wanted.k}: expected a whole number >= 1, how many classes of each image to tell")
-    check_file(wanted.csv, "--csv")
+    _check(wanted)
     trained = load(wanted.run, out=wanted.runs, checkpoint=wanted.checkpoint, recipe=wanted.recipe)
     images = meant_images(wanted.images)
     table, n = _table(min(wanted.k, len(trained.vocab))), 0
@@ -67,6 +65,13 @@ def show_predictions(wanted: PredictWanted) -> None:
         show(escape(clean(f"{wanted.csv}: {n:,} images")))
     elif not wanted.json:
         show(table)
+
+
+def _check(wanted: PredictWanted) -> None:
+    """What can be told before anything is loaded."""
+    if wanted.k < 1:
+        raise RecipeError(f"-k {wanted.k}: expected a whole number >= 1, how many classes of each image to tell")
+    check_file(wanted.csv, "--csv")
 
 
 def _counted(found: Iterator[Any], total: int, held: ExitStack, wanted: PredictWanted) -> Iterator[Any]:
