@@ -129,6 +129,8 @@ class Case:
     """what is done to the run folder after the first kill"""
     until: list[int] = field(default_factory=list)
     """stages before which the run pauses, each time for another process to go on"""
+    dies: int | None = None
+    """of several processes the one that dies; the others end by themselves. None: all of them do"""
 
 
 @dataclass(frozen=True)
@@ -189,9 +191,10 @@ def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
 
 
 def start(
-    words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None = None, until: int | None = None
-) -> int:
-    """Fork a process that runs the command line, up to the stage `until`; its number."""
+    words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None = None, until: int | None = None,
+    env: dict[str, str] | None = None,
+) -> int:  # fmt: skip
+    """Fork a process that runs the command line, up to the stage `until`; its number. `env`: what its environment has beside."""
     child = os.fork()
     if child:
         return child
@@ -202,6 +205,7 @@ def start(
         os.dup2(log.fileno(), 2)
         sys.stdout, sys.stderr = io.TextIOWrapper(os.fdopen(1, "wb"), line_buffering=True), io.TextIOWrapper(os.fdopen(2, "wb"), line_buffering=True)  # fmt: skip
         counts: dict[str, int] = {}
+        os.environ |= env or {}
         count_events(fault, counts)
         sys.argv = ["fastrecipes", *words]
         from fastrecipes.cli.app import main
@@ -229,6 +233,53 @@ def wait(child: int, seconds: float | None = None) -> int | None:
     return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
+def start_together(
+    case: Case, words: list[str], fault: Fault | None, said: Path, counts_to: Path | None, until: int | None
+) -> list[int]:
+    """Fork the processes that a line of `--processes N` stands for, as its launcher would; their numbers, the first one first."""
+    if "--processes" not in words:
+        return [start(words, fault, said, counts_to, until)]
+    at = words.index("--processes")
+    n, words = int(words[at + 1]), [*words[:at], *words[at + 2 :]]
+    env = {"WORLD_SIZE": str(n), "LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    env |= {"MASTER_PORT": str(meeting_point()), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    places = ({"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(n))
+    return [
+        start(words, fault if case.dies in (None, i) else None, said, counts_to if i == 0 else None, until, env | place)
+        for i, place in enumerate(places)
+    ]
+
+
+STORES: list[Any] = []
+
+
+def meeting_point() -> int:
+    """The port of a new store, where the processes of a run find each other."""
+    from torch.distributed import TCPStore
+
+    STORES[:] = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)]
+    return int(STORES[0].port)
+
+
+def wait_together(case: Case, children: list[int], seconds: float | None) -> int | None:
+    """As `wait`: None where one was killed. The others are then killed too, or have ended by themselves when this returns."""
+    if len(children) == 1:
+        return wait(children[0], seconds)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(children[case.dies or 0], signal.SIGKILL)
+    statuses: dict[int, int] = {}
+    while len(statuses) < len(children):
+        child, status = os.wait()
+        statuses[child] = status
+        if os.WIFSIGNALED(status) and case.dies is None:
+            for other in set(children) - set(statuses):
+                os.kill(other, signal.SIGKILL)
+    if any(map(os.WIFSIGNALED, statuses.values())):
+        return None
+    return os.WEXITSTATUS(statuses[children[0]])
+
+
 def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
     """Run `case` to its end, dying and going on as it says. Raises RuntimeError where a run fails of itself.
 
@@ -248,7 +299,8 @@ def play(case: Case, place: Path, counts_to: Path | None = None) -> Outcome:
         if list(out.glob("*/*/run.json")):
             words += [*case.resume_words, "--resume"]
         fault = plan if isinstance(plan, Fault) else None
-        code = wait(start(words, fault, said, counts_to, parts[0]), plan if isinstance(plan, float) else None)
+        children = start_together(case, words, fault, said, counts_to, parts[0])
+        code = wait_together(case, children, plan if isinstance(plan, float) else None)
         if code is None:
             kills, plans = kills + 1, plans[1:]
             if is_finished(out):  # it died after its last word
@@ -381,6 +433,7 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
     yield "frozen", ["run", str(frozen_recipe(place, photos))]
     shown = ["--wandb", "campaign", "--wandb-mode", "offline", "--tensorboard"]
     yield "trackers", ["run", str(place / "adam.py"), *shown]
+    yield "two processes", ["run", str(place / "adam.py"), "--set", "bs=4", "--processes", "2"]
 
 
 def frozen_recipe(place: Path, photos: Path) -> Path:
@@ -447,6 +500,23 @@ def pauses(words: Sequence[str]) -> list[int]:
     return list(range(1, outline(Path(words[1])).n_stages or 1))
 
 
+def cases_of_two(
+    name: str, words: list[str], counts: dict[str, int], every: str, n: int, rnd: random.Random
+) -> Iterator[Case]:
+    """`n` kills of a line of two processes: of both, of the first, of the second, by an event or by the clock."""
+    if every != "epoch":
+        words = [*words, "--checkpoint-every", every]
+    for i in range(n):
+        dies = (None, 0, 1)[i % 3]
+        point = rnd.choice(POINTS if dies != 1 else ("batch", "validate"))  # the second one writes nothing
+        fault = Fault(point, rnd.randint(1, counts[point]))
+        tag = f"{name}, checkpoints every {every if every == 'epoch' else 'batch'}: process {'all' if dies is None else dies}"
+        if i % 4 == 3:
+            yield Case(f"{tag} by the clock", words, clock=[rnd.uniform(0.5, 6)], dies=dies)
+        else:
+            yield Case(f"{tag} {fault}", words, [fault], dies=dies)
+
+
 def main() -> None:
     """Print a line for each command line, and the sum."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -458,7 +528,8 @@ def main() -> None:
     import torch
     from fastai.vision.all import Adam  # noqa: F401  # before the forks, so that no child imports it anew
 
-    import fastrecipes.train.run  # noqa: F401
+    import fastrecipes.train.run
+    import fastrecipes.train.together  # noqa: F401
 
     torch.set_num_threads(1)
     rnd = random.Random(given.seed)
@@ -474,7 +545,8 @@ def main() -> None:
             whole = play(Case(name, [*words, "--checkpoint-every", "0"]), place / "whole", place / "counts.json")
             counts = json.loads((place / "counts.json").read_text()) if every == "0" else counts
             differing += [] if same(base, whole) else [f"{name}: uninterrupted, checkpoints at every batch"]
-            for case in cases(name, words, counts, every, share, rnd):
+            made = cases_of_two if "--processes" in words else cases
+            for case in made(name, words, counts, every, share, rnd):
                 outcome = play(case, place / "case")
                 runs, kills = runs + 1, kills + outcome.kills
                 differing += [] if same(base, outcome) else [case.name]

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["DivergedError", "PrunedError", "RecipeError", "RunError", "StoppedError", "clean", "did_you_mean"]
+__all__ = [
+    "DivergedError",
+    "PeerLostError",
+    "PrunedError",
+    "RecipeError",
+    "RunError",
+    "StoppedError",
+    "clean",
+    "did_you_mean",
+]
 
 
 class RecipeError(Exception):
@@ -48,6 +57,15 @@ class StoppedError(RunError):
 
 class PrunedError(StoppedError):
     """A sweep ended the run, whose values are worse than those of others so far; its state was written."""
+
+
+class PeerLostError(RunError):
+    """Another of a run's processes has ended, and this one cannot go on without it. Exit code 71, which a launcher reads.
+
+    Whoever ended first says why.
+    """
+
+    exit_code = 71
 
 
 def clean(text: str) -> str:

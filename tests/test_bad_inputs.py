@@ -847,3 +847,57 @@ def test_a_run_that_has_not_begun_cannot_be_exported(
         f"error: {folder}: has no weights of a best epoch (interrupted); it is to finish an epoch first: run it with --resume"
     )
     assert told.code == 2
+
+
+RANKED = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+SEVERAL: list[tuple[list[str], int, dict[str, str], str]] = [
+    (["run", "--gpus", "2"], 0, {}, "--gpus 2: torch finds no GPU on this machine; --processes 2 trains in 2 processes on the CPU"),
+    (["run", "--gpus", "1"], 0, {}, "--gpus 1: torch finds no GPU on this machine; leave it out"),
+    (["run", "--gpus", "4"], 2, {}, "--gpus 4: this machine has 2 GPUs; give --gpus 2"),
+    (["run", "--gpus", "2"], 1, {}, "--gpus 2: this machine has 1 GPU; give --gpus 1"),
+    (["run", "--gpus", "0"], 0, {}, "Invalid value for '--gpus': Input should be greater than or equal to 1; see fastrecipes run --help"),
+    (["run", "--processes", "1"], 0, {}, "Invalid value for '--processes': Input should be greater than or equal to 2; see fastrecipes run --help"),
+    (["run", "--gpus", "2", "--processes", "2"], 0, {}, "--gpus and --processes: give one of them; --processes is for the CPU"),
+    (["run", "--gpus", "2"], 4, RANKED, "--gpus 2: 2 processes have been started already, as by torchrun; leave it out"),
+    (["run"], 1, RANKED, "2 processes on a machine with 1 GPU: each needs its own; start 1, or set CUDA_VISIBLE_DEVICES= (to nothing) to train on the CPU"),
+    (["check"], 0, RANKED, "check: 2 processes were started, and it needs one; of all commands, run takes several"),
+    (["sweep", "--vary", "bs=4,8", "--gpus", "2"], 0, {}, "No such option: --gpus; see fastrecipes sweep --help"),
+    (["plan", "--processes", "2", "--set", "sync_bn=True"], 0, {}, "{R}: sync_bn: torch has synchronised BatchNorm for GPUs alone; give sync_bn=False or 'auto' on the CPU"),
+    (["plan", "--processes", "2", "--set", "auto_batch=True"], 0, {}, "{R}: auto_batch: 2 processes cannot train batches in parts, each as its memory has it; give a smaller bs="),
+    (["plan", "--processes", "5"], 0, {}, "{R}: stages[0].bs: a batch of 8 for each of 5 processes is more than the 36 training images; give bs=2 or more data\nerror: {R}: stages[1].bs: a batch of 8 for each of 5 processes is more than the 36 training images; give bs=2 or more data"),
+    (["plan", "--processes", "2", "--set", "accumulate=3"], 0, {}, "{R}: stages[0].accumulate: a step of 3 batches is more than the 2 of an epoch; give at most that\nerror: {R}: stages[1].accumulate: a step of 3 batches is more than the 2 of an epoch; give at most that"),
+    (["plan", "--processes", "2", "--measure"], 0, {}, "--measure: times one process; leave --gpus and --processes out"),
+    (["plan", "--set", "scale_lr=cubic"], 0, {}, "--set scale_lr=cubic: expected one of 'linear', 'sqrt', got 'cubic'"),
+    (["plan", "--set", "sync_bn=maybe"], 0, {}, "--set sync_bn=maybe: expected True, False or 'auto', got 'maybe'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "env", "message"), SEVERAL, ids=[f"{gpus} {' '.join(words)}" for words, gpus, *_ in SEVERAL]
+)
+def test_a_wrong_word_about_several_processes_is_one_clear_line(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, words: list[str], gpus: int, env: dict[str, str],
+    message: str,
+) -> None:  # fmt: skip
+    """On machines with so many GPUs; no process is started, and nothing is written."""
+    import torch
+
+    if "run" in words:  # the others ask for the device itself
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    path = recipe_file()
+    told = cli(words[0], path, *words[1:], *(["--out", tmp_path / "runs"] if words[0] == "run" else []))
+    assert (told.err, told.out, told.code) == (f"error: {message.replace('{R}', str(path))}\n", "", 2)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_several_processes_without_accelerate(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    """It comes with an extra."""
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    for name, value in RANKED.items():
+        monkeypatch.setenv(name, value)
+    told = cli("run", recipe_file(), "--out", tmp_path / "runs")
+    message = "several processes need Accelerate: pip install 'fastrecipes[gpus]'"
+    assert (told.err, told.out, told.code) == (f"error: {message}\n", "", 2)

@@ -15,7 +15,7 @@ from run_folders import guesses, make_run
 
 PACKAGE = Path(__file__).parent.parent / "fastrecipes"
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "ranks": 0,
     "declare": 1,
     "record": 2, "nets": 2,
     "data": 3, "read": 3, "trackers": 3, "scores": 3,

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from fastrecipes.cli import looking, preparing, training, using
+from fastrecipes.cli.ranked import alike, check_command, end_with_launcher
 from fastrecipes.errors import RecipeError, clean
 
 __all__ = ["app", "main"]
@@ -62,10 +63,12 @@ def main() -> None:
     from fastrecipes.read.quiet import quiet_warnings
 
     quiet_warnings()
+    end_with_launcher()
     try:
+        check_command(sys.argv[1:])
         code = app(_with_resume(sys.argv[1:]), prog_name="fastrecipes", standalone_mode=False)
     except RecipeError as e:
-        sys.exit(_told(e.problems, e.exit_code))
+        sys.exit(e.exit_code if alike(e) else _told(e.problems, e.exit_code))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough

@@ -10,7 +10,9 @@ __all__ = [
     "DataOpt",
     "EntityOpt",
     "ExactOpt",
+    "GpusOpt",
     "NoPretrainedOpt",
+    "ProcessesOpt",
     "RecipeArg",
     "ScaleOpt",
     "SetOpt",
@@ -37,6 +39,14 @@ WeightsOpt = Annotated[
 NoPretrainedOpt = Annotated[bool, typer.Option("--no-pretrained", help="Start from random weights.")]
 ExactOpt = Annotated[
     bool, typer.Option("--exact", help="Compute every step as fastai does: fp32, nothing computed once and kept.")
+]
+GpusOpt = Annotated[
+    Optional[int],
+    typer.Option("--gpus", metavar="N", help="Train on N GPUs of this machine, bs images on each.", min=1),
+]
+ProcessesOpt = Annotated[
+    Optional[int],
+    typer.Option("--processes", metavar="N", help="Train in N processes on the CPU, bs images in each.", min=2),
 ]
 WandbOpt = Annotated[Optional[str], typer.Option("--wandb", metavar="PROJECT", help="Log to this W&B project.")]
 EntityOpt = Annotated[Optional[str], typer.Option("--wandb-entity", metavar="NAME", help="Whose project it is.")]

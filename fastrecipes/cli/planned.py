@@ -24,6 +24,8 @@ def show_plan(recipe: Recipe, *, plot: Path | None, measure: bool) -> list[Any]:
     with counted(stderr_console(), "generating the demo images") as on_image:
         plan, dataset = plan_recipe(recipe, on_image=on_image)
     shown: list[Any] = [plan_table(plan)]
+    if measure and plan.processes > 1:
+        raise RecipeError("--measure: times one process; leave --gpus and --processes out")
     if measure:
         from fastrecipes.train.measure import measure_plan, measured_table
 

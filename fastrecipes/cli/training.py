@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -11,7 +12,9 @@ from fastrecipes.cli.options import (
     DataOpt,
     EntityOpt,
     ExactOpt,
+    GpusOpt,
     NoPretrainedOpt,
+    ProcessesOpt,
     RecipeArg,
     ScaleOpt,
     SetOpt,
@@ -19,6 +22,7 @@ from fastrecipes.cli.options import (
     WeightsOpt,
 )
 from fastrecipes.cli.printed import show
+from fastrecipes.ranks import Rank, rank_in, standing
 
 __all__ = ["bench", "check", "lrfind", "plan", "run", "sweep"]
 
@@ -35,8 +39,14 @@ def run(
     wandb_mode: Annotated[Optional[str], typer.Option("--wandb-mode", metavar="MODE", help="online, offline or disabled.", show_default="online where there is a key, else offline")] = None,
     tag: Annotated[Optional[list[str]], typer.Option("--tag", help="A tag of the W&B run. May be repeated.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files into the run folder.")] = False,
-) -> None:  # fmt: skip
+    gpus: GpusOpt = None, processes: ProcessesOpt = None,
+) -> int:  # fmt: skip
     """Train a recipe, stage by stage."""
+    from fastrecipes.cli.launched import launched, processes_asked
+
+    asked = processes_asked(gpus, processes)
+    if asked is not None:
+        return launched(asked, sys.argv[1:])
     from fastrecipes.cli.opening import check_resume, open_recipe
     from fastrecipes.trackers.chosen import chosen_trackers
 
@@ -60,7 +70,9 @@ def run(
         at_end=leave_plots,
     )
     words = done.recipe.origin.words if done.recipe.origin else ()
-    show(run_summary(done.plan, done.history, done.best, done.folder, words, leave_report(done.folder)))
+    if rank_in().first:
+        show(run_summary(done.plan, done.history, done.best, done.folder, words, leave_report(done.folder)))
+    return 0
 
 
 def check(
@@ -85,6 +97,7 @@ def plan(
     no_pretrained: NoPretrainedOpt = False, exact: ExactOpt = False,
     plot: Annotated[Optional[Path], typer.Option("--plot", metavar="FILE", help="Draw rate and momentum over all steps (.png, .svg, .pdf).")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="Train two real batches of each stage and estimate time and memory.")] = False,
+    gpus: GpusOpt = None, processes: ProcessesOpt = None,
 ) -> None:  # fmt: skip
     """Show every number of a recipe before any training."""
     from fastrecipes.cli.opening import open_recipe
@@ -94,7 +107,9 @@ def plan(
     )
     from fastrecipes.cli.planned import show_plan
 
-    show(*show_plan(opened, plot=plot, measure=measure))
+    n = gpus or processes or 1
+    with standing(Rank(of=n, of_local=n)):
+        show(*show_plan(opened, plot=plot, measure=measure))
 
 
 def lrfind(

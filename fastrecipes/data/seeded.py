@@ -16,6 +16,7 @@ from torch.utils.data import get_worker_info
 from fastrecipes.data.decoded import Decoded, ItemError
 from fastrecipes.data.draws import Draws
 from fastrecipes.data.one_pass import OnePass
+from fastrecipes.data.sharding import Shard
 
 __all__ = ["SeededDL"]
 
@@ -48,6 +49,8 @@ class SeededDL(TfmdDL):
     """how likely each item is drawn, with replacement; None: every item once"""
     first_batch = 0
     """where the next pass begins; the batches before are not loaded"""
+    shard: Shard | None = None
+    """what this process takes of each batch of `bs` times as many images as there are processes; None: it trains alone"""
     images: Decoded | None = None
     """where decoded images come from; None: fastai loads them"""
     one_pass: OnePass | None = None
@@ -67,8 +70,25 @@ class SeededDL(TfmdDL):
         drawn = self.draws.drawn(self.weights, len(idxs))
         return [_Drawn(i, position) for position, i in enumerate(drawn)]
 
+    def __len__(self) -> int:
+        if self.shard is None:
+            return super().__len__()
+        return self.shard.batches(self.n, self.bs, drop_last=self.drop_last)
+
     def get_idxs(self) -> list[Any]:
-        return list(super().get_idxs())[self.first_batch * self.bs :]
+        order = list(super().get_idxs())
+        if self.shard is not None:
+            order = self.shard.share(order, self.bs, train=self.drop_last)
+        return order[self.first_batch * self.bs :]
+
+    def counts(self, batch: int) -> list[int] | None:
+        """How many images of a batch each process takes; None where this one trains alone."""
+        return None if self.shard is None else self.shard.counts(self.n, self.bs, batch)
+
+    def seed_for(self, what: str, batch: int) -> None:
+        """Seed all generators for a batch; each process draws its own."""
+        if self.draws is not None:
+            self.draws.seed_for(what, batch if self.shard is None else batch * self.shard.of + self.shard.number)
 
     def in_order(self, draws: Draws) -> SeededDL:
         """A second loader of the same items, each once, in their own order, the last batch too, augmented by `draws`."""
@@ -97,8 +117,7 @@ class SeededDL(TfmdDL):
 
     def _transformed(self, batch: Any, n: int, items: list[int]) -> Any:
         """The batch transforms, seeded by the number of the batch; mixing and dropout draw from the same seed."""
-        if self.draws is not None:
-            self.draws.seed_for("batch", n)
+        self.seed_for("batch", n)
         if not self.transforms:
             return batch
         if self.one_pass is None:

@@ -41,6 +41,7 @@ _UNFREEZE = Rule(
     lambda v: (is_whole(v) and v >= 0) or (is_number(v) and 0 <= v <= 1) or (isinstance(v, str) and bool(v)),
 )
 _FLAG = Rule("True or False", lambda v: isinstance(v, bool))
+_SYNC = Rule("True, False or 'auto'", lambda v: isinstance(v, bool) or v == "auto")
 _ROLLBACK = Rule("Rollback(factor=0.1, tries=2)", lambda v: isinstance(v, Rollback))
 _SCHEDULE = Rule(
     "a schedule such as OneCycle(pct_start=0.3)", lambda v: isinstance(v, Schedule) and not isinstance(v, type)
@@ -187,6 +188,12 @@ class Recipe:
     None: the weights themselves are"""
     accumulate: Annotated[int, whole(at_least=1)] = 1
     """batches whose gradients add up to one optimiser step: as a batch so many times larger, in the memory of one"""
+    scale_lr: Annotated[str | None, optional(choice("linear", "sqrt"))] = None
+    """what several processes, whose batches add up to one, do to all rates: None: nothing; "linear": times their number;
+    "sqrt": times its square root. The candidates of a Probe stay as they are: it tries them with all processes"""
+    sync_bn: Annotated[bool | str, _SYNC] = "auto"
+    """whether BatchNorm layers that learn take their statistics from the images of all processes, not of each its own;
+    "auto": on GPUs they do; torch has nothing for it on a CPU"""
     precision: Annotated[str, choice(*PRECISIONS)] = "auto"
     """what the network computes in; weights, loss and optimiser stay fp32. "auto": bf16 on CUDA where the GPU has it,
     else fp16 with a scaled loss; on a CPU with bf16 units what was measured as faster, and remembered; fp32 elsewhere.

@@ -46,7 +46,7 @@ class StagePlan:
     size: int
     """image side in pixels"""
     bs: int
-    """images a batch"""
+    """images a batch, of each process"""
     batches_per_epoch: int
     """of training; what is left after the last full batch waits for the next epoch's order"""
     schedule: Schedule
@@ -78,6 +78,8 @@ class StagePlan:
     """the frozen blocks by themselves; None: they run with the network"""
     images: str = ""
     """how they are loaded, in words"""
+    sync_bn: bool = False
+    """whether BatchNorm layers that learn see the images of all processes"""
 
     @property
     def label(self) -> str:
@@ -177,6 +179,8 @@ class Plan:
     """where "auto" left it to the machine: remembered, measured, or as the run began"""
     frozen_precision: str = "fp32"
     """what frozen blocks that run by themselves compute in"""
+    processes: int = 1
+    """that train together: a step is of as many batches"""
 
     @property
     def n_params(self) -> int:

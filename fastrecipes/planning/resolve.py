@@ -26,8 +26,10 @@ from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
 from fastrecipes.planning.plan import FrozenPlan, Group, Plan, StagePlan
 from fastrecipes.planning.precision import with_precision
 from fastrecipes.planning.probing import probe_plan
+from fastrecipes.planning.processes import process_notes, process_problems, rate_scale, syncs
 from fastrecipes.planning.rates import group_rates
 from fastrecipes.planning.start import start_file
+from fastrecipes.ranks import here
 
 __all__ = ["make_plan"]
 
@@ -49,16 +51,17 @@ def make_plan(recipe: Recipe, dataset: Dataset) -> Plan:
     random = not recipe.pretrained and file is None
     problems, stages = _resolved_stages(recipe, dataset, net, blocks, random)
     problems += [*_monitor_problems(recipe), *_mixing_problems(recipe), *_weight_problems(recipe, dataset)]
+    problems += process_problems(recipe)
     hypers, wrong = _optimiser(recipe, net, blocks, stages)
     problems += wrong
     if problems:
         raise RecipeError(*problems)
-    notes = (*dataset.notes, *_notes(recipe, stages, random))
+    notes = (*dataset.notes, *_notes(recipe, stages, random), *process_notes(stages, net, blocks))
     plan = Plan(
         recipe=recipe.name, arch=str(arch), weights=str(weights), source=str(recipe.source), n_train=len(dataset.train),
         n_valid=len(dataset.valid), vocab=dataset.vocab, groups=groups, stages=stages, monitor=recipe.monitor,
         seed=recipe.seed, momentum=hypers.get("mom"), notes=notes, head=None if recipe.head is None else shown(recipe.head),
-        loss=None if recipe.loss_func is None else shown(recipe.loss_func),
+        loss=None if recipe.loss_func is None else shown(recipe.loss_func), processes=here().of,
     )  # fmt: skip
     return with_precision(plan, recipe.precision, default_device())
 
@@ -105,7 +108,8 @@ def _resolved(
     if batchnorm == "frozen" and random:
         batchnorm = "frozen_affine"  # random weights have no statistics that eval mode could use
     whole = StagePlan(
-        index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs, batches_per_epoch=len(dataset.train) // bs,
+        index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs,
+        batches_per_epoch=len(dataset.train) // (bs * here().of),
         schedule=recipe.of(stage, "schedule"), lrs=(1.0,) * len(names), wd=recipe.of(stage, "wd"),
         batchnorm=batchnorm, frozen=names[:first], trained=names[first:],
         n_trained=_n_trained(net, blocks, first, batchnorm), mix=recipe.of(stage, "mix"),
@@ -113,14 +117,15 @@ def _resolved(
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
         aug=recipe.of(stage, "aug"), images=_images(recipe, stage, dataset),
         prefix=_prefix(recipe, stage, net, blocks, first, batchnorm, dataset),
+        sync_bn=syncs(recipe, net, blocks, first, batchnorm),
     )  # fmt: skip
-    return _placed("lr: ", _with_rates, whole, stage.lr, names)
+    return _placed("lr: ", _with_rates, whole, stage.lr, names, rate_scale(recipe.scale_lr))
 
 
-def _with_rates(stage: StagePlan, lr: Any, names: Sequence[str]) -> StagePlan:
+def _with_rates(stage: StagePlan, lr: Any, names: Sequence[str], scale: float) -> StagePlan:
     """The stage at its rates, or with the probe that is to choose them."""
     if not isinstance(lr, Probe):
-        return replace(stage, lrs=group_rates(lr, names))
+        return replace(stage, lrs=tuple(scale * rate for rate in group_rates(lr, names)))
     first = (
         0 if stage.batchnorm == "train" else stage.freeze_to
     )  # norm layers of frozen groups train at their groups' rates
@@ -145,14 +150,17 @@ def _images(recipe: Recipe, stage: Stage, dataset: Dataset) -> str:
 
 def _batches(recipe: Recipe, stage: Stage, n_train: int) -> tuple[int, int]:
     """The batch size of a stage and how many batches make a step, where an epoch has as many."""
-    bs, accumulate = recipe.of(stage, "bs"), recipe.of(stage, "accumulate")
-    if bs > n_train:
+    bs, accumulate, n = recipe.of(stage, "bs"), recipe.of(stage, "accumulate"), here().of
+    if bs * n > n_train:
+        each = f" for each of {n} processes" if n > 1 else ""
         raise RecipeError(
-            f"bs: a batch of {bs} is more than the {n_train} training images; give bs={max(2, n_train // 4)} or more data"
+            f"bs: a batch of {bs}{each} is more than the {n_train} training images; "
+            f"give bs={max(2, n_train // n // 4)} or more data"
         )
-    if accumulate > n_train // bs:
+    if accumulate > n_train // (bs * n):
         raise RecipeError(
-            f"accumulate: a step of {accumulate} batches is more than the {n_train // bs} of an epoch; give at most that"
+            f"accumulate: a step of {accumulate} batches is more than the {n_train // (bs * n)} of an epoch; "
+            "give at most that"
         )
     return bs, accumulate
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from fastrecipes.errors import clean
 from fastrecipes.planning.plan import FrozenPlan, Plan, StagePlan
+from fastrecipes.planning.processes import effective_batches
 from fastrecipes.record.limit import size_words
 
 __all__ = ["plan_table"]
@@ -46,6 +47,8 @@ def _heading(plan: Plan) -> RenderableType:
     if plan.loss:
         grid.add_row("loss", escape(plan.loss))
     grid.add_row("training", f"{total}; best checkpoint by {escape(plan.monitor)}{_precision(plan)}")
+    if plan.processes > 1:
+        grid.add_row("processes", f"{plan.processes}; effective batch {'; '.join(effective_batches(plan))}")
     return grid
 
 
@@ -125,6 +128,8 @@ def _extras_of(stage: StagePlan) -> Iterator[str]:
         yield f"gradients cut down to norm {stage.clip:g}"
     if stage.ema is not None:
         yield f"weights averaged with decay {stage.ema:g}"
+    if stage.sync_bn:
+        yield "BatchNorm sees the images of all processes"
     if stage.restore_best:
         yield "hands on its best weights"
 

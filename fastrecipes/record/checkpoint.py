@@ -20,6 +20,7 @@ from safetensors.torch import load as tensors_from
 from safetensors.torch import save as tensors_to
 
 from fastrecipes.errors import RecipeError
+from fastrecipes.ranks import here
 from fastrecipes.record.files import sha256, write_atomic
 
 __all__ = [
@@ -105,6 +106,8 @@ def holds(value: object) -> bool:
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], info: Any, *, before: Path | None = None) -> None:
+    if not here().first:
+        return
     data = tensors_to(tensors, metadata={"fastrecipes": json.dumps(info), "sha256": _UNSUMMED})
     head, body = _parted(data)
     write_atomic(path, _summed(head, sha256(head, body)), body, before=before)

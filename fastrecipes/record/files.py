@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed."""
+"""Files that are whole or not there: written beside their place, flushed to the disk, then renamed.
+
+Of the processes that train one run, the first writes; in the others nothing here does anything.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fastrecipes.ranks import here
+
 __all__ = ["alive", "append_line", "sha256", "sweep", "sync_folder", "whole_folder", "write_atomic", "write_tail"]
 
 
@@ -19,6 +24,8 @@ def write_atomic(path: Path, *data: bytes | memoryview, before: Path | None = No
 
     `before`: where the old file is kept. Raises OSError where the disk is full or the folder cannot be written; the old file is then untouched.
     """
+    if not here().first:
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.unlink(missing_ok=True)
     try:
@@ -88,6 +95,8 @@ def sync_folder(folder: Path) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line of text and flush it to the disk."""
+    if not here().first:
+        return
     with path.open("a", encoding="utf-8", newline="") as f:
         f.write(line + "\n")
         f.flush()
@@ -96,6 +105,8 @@ def append_line(path: Path, line: str) -> None:
 
 def write_tail(path: Path, size: int, data: bytes) -> None:
     """Let `path` be its first `size` bytes and then `data`, flushed to the disk. What stands before is not touched."""
+    if not here().first:
+        return
     new = not path.exists()
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     with open(handle, "wb", buffering=0) as f:  # noqa: PTH123  # a path would follow a link that somebody put there

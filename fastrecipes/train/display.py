@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from fastrecipes.errors import RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.ranks import here
 from fastrecipes.record.clock import clock
 from fastrecipes.train.bars import bars_on
 from fastrecipes.train.state import Position
@@ -45,11 +47,21 @@ class _Tolerant:
         return getattr(self._stream, name)
 
 
+class _Nowhere(io.TextIOBase):
+    """Where a process speaks to that is not to be heard."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def stderr_console() -> Console:
     """Where progress and notes go; results go to stdout. A run does not end because nobody reads it any more.
 
-    In a notebook, which shows what goes to stderr as if it were wrong, it is stdout.
+    Of several processes the first one speaks. In a notebook, which shows what goes to stderr as if it were wrong, it is
+    stdout.
     """
+    if not here().first:
+        return Console(file=_Nowhere(), highlight=False)  # type: ignore[arg-type]
     console = Console(file=_Tolerant(sys.stderr), highlight=False)  # type: ignore[arg-type]
     return Console(file=_Tolerant(sys.stdout), highlight=False) if console.is_jupyter else console  # type: ignore[arg-type]
 

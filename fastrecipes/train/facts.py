@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from fastrecipes.data.view import plain_view, view_of
+from fastrecipes.ranks import here
 from fastrecipes.train.kernels import kernels_of
 from fastrecipes.train.ready import Ready
 
@@ -23,7 +24,7 @@ def facts_of(ready: Ready) -> dict[str, Any]:
     versions = {p.__name__: p.__version__ for p in packages} | {"python": platform.python_version()}
     device = torch.cuda.get_device_name() if ready.device.type == "cuda" else str(ready.device)
     return {
-        "versions": versions, "device": device, "threads": torch.get_num_threads(), "workers": ready.workers,
+        "versions": versions, "device": device, "processes": here().of, "threads": torch.get_num_threads(), "workers": ready.workers,
         "precision": ready.plan.precision, "frozen_precision": ready.plan.frozen_precision,
         "kernels": kernels_of(ready.device), "views": views_of(ready),
     }  # fmt: skip

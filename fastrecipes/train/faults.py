@@ -14,6 +14,7 @@ from fastrecipes.data.loaders import ItemError
 from fastrecipes.errors import RecipeError, RunError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.memory import is_out_of_memory
+from fastrecipes.train.together import is_lost_peer, lost_peer
 
 __all__ = ["in_words", "told"]
 
@@ -40,6 +41,8 @@ def in_words(stage: StagePlan, recipe: Path | None) -> Iterator[None]:
 def told(error: BaseException, stage: StagePlan | None, recipe: Path | None) -> RunError | None:
     """The one line for an error of a run, or None where it is a fault of ours, which deserves its traceback."""
     error = _unwrapped(error)
+    if is_lost_peer(error):
+        return lost_peer()
     where = f"{stage.label} ({stage.size} px, bs {stage.bs})" if stage else "the run"
     if is_out_of_memory(error):
         what = str(error).partition("\n")[0] or type(error).__name__

@@ -18,6 +18,7 @@ from fastrecipes.record.store import Store, array_key
 from fastrecipes.train.feature_parts import Part
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.memory import free_memory
+from fastrecipes.train.together import first_here_first
 
 __all__ = ["Features", "Watch"]
 
@@ -70,7 +71,9 @@ class Features:
     def prepare(self, part: Part, epoch: int, watch: Watch) -> None:
         """Have the features that an epoch needs. Raises MemoryError where there is room neither on the disk nor in memory."""
         view = epoch % part.views
-        if view not in part.kept:
+        if view in part.kept:
+            return
+        with first_here_first():
             part.kept[view] = self._on_device(_as_tensor(self._found(part, view, watch), self.prefix.dtype))
 
     def batches(self, part: Part, epoch: int) -> Iterator[tuple[torch.Tensor, TensorCategory]]:

@@ -17,7 +17,7 @@ from fastrecipes.record.steps import copy_steps
 from fastrecipes.train.display import log
 from fastrecipes.train.probed import Probed
 from fastrecipes.train.ready import Ready
-from fastrecipes.train.resume import Begin, changed_code, changed_data, changed_fields, other_conditions
+from fastrecipes.train.resume import Begin, changed_code, changed_data, changed_fields, other_batches, other_conditions
 from fastrecipes.train.state import Position
 from fastrecipes.train.stop import Stop
 
@@ -100,7 +100,8 @@ def _same_so_far(parent: RunFolder, begin: Begin, ready: Ready) -> bool:
     )
     code = changed_code(parent, ready.asked, beside_fields=True)
     data = changed_data(parent.read_split(), ready.dataset)
-    return not (list(changed_fields(was, now)) or list(code) or list(data))
+    batches = other_batches(parent.info, ready)
+    return not (list(changed_fields(was, now)) or list(batches) or list(code) or list(data))
 
 
 def _copy_weights(parent: RunFolder, child: RunFolder, done: int, *, best: bool) -> None:

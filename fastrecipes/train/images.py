@@ -8,6 +8,7 @@ from typing import Any
 
 from fastrecipes.data.loaders import fill_images
 from fastrecipes.train.keeper import Keeper
+from fastrecipes.train.together import first_here_first
 
 __all__ = ["decoded_images", "looked_at"]
 
@@ -23,7 +24,7 @@ def decoded_images(learn: Any, keeper: Keeper) -> Iterator[None]:
         keeper.check_stop()
         count(done, total)
 
-    with keeper.display.counted(f"{keeper.stage.label} decoding images") as count:
+    with first_here_first(), keeper.display.counted(f"{keeper.stage.label} decoding images") as count:
         fault = fill_images(looked_at(learn), on_image=on_image)
     if fault is not None:
         keeper.fell_back(fault)

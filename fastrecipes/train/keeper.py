@@ -11,6 +11,7 @@ import torch
 
 from fastrecipes.errors import PrunedError, StoppedError
 from fastrecipes.planning.plan import StagePlan
+from fastrecipes.ranks import here
 from fastrecipes.record.checkpoint import save_last
 from fastrecipes.trackers.tracking import Tracking
 from fastrecipes.train.averaging import kept_net
@@ -43,6 +44,8 @@ class Saver:
 
     def due(self, *, epoch_ends: bool) -> bool:
         """Whether it is time for a checkpoint."""
+        if not here().first:
+            return False
         since = time.monotonic() - self.written
         if self.every is not None:
             return epoch_ends or since >= 60 * self.every
@@ -55,6 +58,8 @@ class Saver:
         """
         started = time.monotonic()
         self.ledger.flush()
+        if not here().first:
+            return
         state = {"position": position.state_dict(), "ledger": self.ledger.state_dict(), "learner": learner}
         save_last(self.folder, {**state, "keeper": keeper or {}})
         self.written = time.monotonic()
@@ -121,9 +126,11 @@ class Keeper:
             if self.stop.wanted:
                 self._stop(Position(self.stage.index, learn.epoch, len(learn.dls.train)), self._trained)
             return
-        self.images += len(learn.yb[0]) if len(learn.yb) else 0
+        self.images += (len(learn.yb[0]) if len(learn.yb) else 0) * here().of
         if not learn.n_waiting:
             self.ledger.steps.add(self._step(learn))
+        if learn.n_waiting and not here().alone:  # gradients of which each process has a part are in no checkpoint
+            return
         if self.stop.wanted:
             self._stop(position, learner_state(learn))
         if batch < learn.n_iter and self.saver.due(epoch_ends=False):

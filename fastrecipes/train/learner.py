@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from fastai.callback.core import (
     CancelFitException,  # type: ignore[attr-defined]
     CancelStepException,  # type: ignore[attr-defined]
 )
+from fastai.callback.mixup import MixHandler
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
@@ -38,8 +40,10 @@ from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.mixing import MixBatches, MixedLoss
+from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
 from fastrecipes.train.state import Position, load_learner_state, waiting_gradients
+from fastrecipes.train.together import level, mean_of, told_by_any, wait, whole
 
 __all__ = ["StageLearner", "stage_learner", "try_batch", "try_on"]
 
@@ -84,6 +88,10 @@ class StageLearner(Learner):
     """what the frozen blocks make of the images, kept"""
     given_features = False
     """whether the batches under way are that"""
+    parallel: Any = None
+    """the forward pass of a training step with other processes; None: this one trains alone"""
+    unused = False
+    """whether parameters that train may get no gradient"""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.hearing = Hearing()
@@ -96,12 +104,16 @@ class StageLearner(Learner):
 
     def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
         """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
-        if self.prefix is None:
-            with self.precision.cast(net):
-                return to_float(net(*xb))
-        x = xb[0] if features else self.prefix.features(*xb)
+        if self.prefix is not None and not features:
+            xb = (self.prefix.features(*xb),)
         with self.precision.cast(net):
-            return to_float(self.prefix.rest(net, x))
+            return to_float(self._forward(net)(*xb))
+
+    def _forward(self, net: nn.Module) -> Any:
+        """What makes predictions of images, or of what the frozen blocks made of them."""
+        if self.parallel is not None and self.training and net is self.model:
+            return self.parallel
+        return net if self.prefix is None else partial(self.prefix.rest, net)
 
     def create_opt(self) -> None:
         """The optimiser; without `wd_bn_bias`, torch's leave out what fastai's own do."""
@@ -117,7 +129,10 @@ class StageLearner(Learner):
         self.keeper.fit_begins(self)
         if self.begin_state is not None:
             load_learner_state(self, self.begin_state)
-        with compiling(self.model) if self.compiled else nullcontext():
+        with (
+            compiling(self.model) if self.compiled else nullcontext(),
+            in_parallel(self.model, self.prefix, unused=self.unused) as self.parallel,
+        ):
             self._do_epochs()
 
     def _do_epochs(self) -> None:
@@ -130,6 +145,7 @@ class StageLearner(Learner):
                 self._with_events(self._do_epoch, "epoch", CancelEpochException)
             except CancelFitException as e:
                 ended = e
+            wait()  # a file that a callback of the first process writes here is whole when the others read it
             last = ended is not None or self.epoch + 1 == self.n_epoch
             if self.keeper.epoch_done(self, last=last):
                 break
@@ -148,11 +164,14 @@ class StageLearner(Learner):
         elif self.n_waiting and self.training:  # a callback ended the epoch before between two steps
             self.opt.zero_grad()
             self.n_waiting = 0
+        if not self.training:
+            level(self.model)
         batches, self.given_features = self.batches_of(self.dl)
         for i, batch in enumerate(self.keeper.loading(batches) if self.training else batches, first):
             self.one_batch(i, batch)
             self.keeper.batch_done(self, i + 1)
         if self.training:
+            level(self.model)
             self.keeper.training_done(self)
 
     def batches_of(self, dl: Any) -> tuple[Iterable[Any], bool]:
@@ -168,17 +187,23 @@ class StageLearner(Learner):
         part = self.features.of(dl) if self.features is not None else None
         if self.features is None or part is None:
             return
+        fault = None
         try:
             self.features.prepare(part, self.epoch, self.keeper.watching(self, validates=dl is not self.dls.train))
         except MemoryError as e:
+            fault = str(e)
+        fault = told_by_any(fault)
+        if fault is not None:
             self.features = None
-            self.keeper.fell_back(f"no room for features ({e}): the frozen blocks run for every image of every epoch")
+            self.keeper.fell_back(
+                f"no room for features ({fault}): the frozen blocks run for every image of every epoch"
+            )
 
     def _do_one_batch(self) -> None:
         """A batch; with `auto_batch`, in as many parts as memory needs, each of two images or more for BatchNorm's sake."""
         before = self._waiting_gradients()
         if self.prefix is not None and self.training:  # what is random above the frozen blocks, whoever ran them
-            self.dl.draws.seed_for("rest", self.iter)
+            self.dl.seed_for("rest", self.iter)
         while True:
             try:
                 return self._in_parts()
@@ -223,14 +248,24 @@ class StageLearner(Learner):
         Normalisation layers that train see the statistics of a part, not of the batch.
         """
         of_step = 1 / self._batches_of_step()
-        if self.n_parts == 1:
-            self._one_part(of_step)
-        else:
-            self._part_after_part(of_step)
+        with self._gradients_wait():
+            if self.n_parts == 1:
+                self._one_part(of_step)
+            else:
+                self._part_after_part(of_step)
         if self.training:
             self.n_waiting += 1
-            if self.iter + 1 == self.n_iter or (self.iter + 1) % self.accumulate == 0:
+            if self._ends_step():
                 self._take_step()
+
+    def _ends_step(self) -> bool:
+        return self.iter + 1 == self.n_iter or (self.iter + 1) % self.accumulate == 0
+
+    def _gradients_wait(self) -> AbstractContextManager[Any]:
+        """Processes tell each other their gradients with a step's last batch alone."""
+        if self.parallel is None or not self.training or self._ends_step():
+            return nullcontext()
+        return self.parallel.no_sync()
 
     def _part_after_part(self, of_step: float) -> None:
         xb, yb, n = self.xb, self.yb, len(self.yb[0])
@@ -259,13 +294,34 @@ class StageLearner(Learner):
         """One part forward and, where it trains, backward; its predictions."""
         self.pred = self.outputs(self.model, self.xb, features=self.given_features)
         self("after_pred")
-        self.loss_grad = self.loss_func(self.pred, *self.yb)
-        self.loss = self.loss_grad.clone()
+        self._compute_loss()
         self("after_loss")
         if self.training:
             self.loss_grad = self.precision.scaled(self.loss_grad * share if share != 1 else self.loss_grad)
             self._with_events(self._backward, "backward", CancelBackwardException)
         return self.pred.detach()
+
+    def _compute_loss(self) -> None:
+        """The loss; of several processes that of the whole batch, so that all see the same, whatever the loss is made of.
+
+        In validation predictions and targets are the whole batch's too: metrics are those of one process.
+        """
+        counts = self.dl.counts(self.iter)
+        if counts is None:
+            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss = self.loss_grad.clone()
+        elif self.training and any(
+            isinstance(cb, MixHandler) for cb in self.cbs
+        ):  # its loss knows its own images alone
+            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss = mean_of(self.loss_grad)
+            self.loss_grad = self.loss_grad + (self.loss - self.loss_grad.detach())
+        else:
+            pred, yb = whole(self.pred, counts), tuple(whole(y, counts) for y in self.yb)
+            if not self.training:
+                self.pred, self.yb = pred, yb
+            self.loss_grad = self.loss_func(pred, *yb)
+            self.loss = self.loss_grad.clone()
 
 
 def stage_learner(

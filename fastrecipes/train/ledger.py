@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.ranks import here
 from fastrecipes.record.checkpoint import save_weights_file
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.history import History
@@ -71,6 +72,8 @@ class Ledger:
 
     def _save_predictions(self) -> None:
         """Those of the best epoch; where there are none, those of an earlier one are taken away."""
+        if not here().first:
+            return
         if self._predicted is None:
             self.folder.predictions.unlink(missing_ok=True)
             return

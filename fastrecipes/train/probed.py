@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrecipes.planning.plan import Plan
+from fastrecipes.ranks import here
 from fastrecipes.record.files import write_atomic
 from fastrecipes.record.history import csv_line
 
@@ -90,7 +91,7 @@ class Probed:
         self.lrs, self.states = dict(state["lrs"]), dict(state["states"])
         if self.rows:
             self.write()
-        else:
+        elif here().first:
             self.path.unlink(missing_ok=True)
 
     @staticmethod

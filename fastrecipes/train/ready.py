@@ -17,6 +17,7 @@ from fastrecipes.data.dataset import Dataset
 from fastrecipes.data.draws import Draws
 from fastrecipes.data.loaders import Stats, seen_dl, stage_dls
 from fastrecipes.data.scan import scanned
+from fastrecipes.data.sharding import Shard
 from fastrecipes.data.source import is_demo
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import RecipeError
@@ -27,6 +28,7 @@ from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.planning.resolve import make_plan
 from fastrecipes.planning.start import start_file
+from fastrecipes.ranks import here
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.record.store import user_store
 from fastrecipes.train.display import counted, log
@@ -36,6 +38,8 @@ from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.gain import settled
 from fastrecipes.train.learner import StageLearner, stage_learner
 from fastrecipes.train.loss import loss_of
+from fastrecipes.train.parallel import has_unused, synced
+from fastrecipes.train.together import first_here_first, of_first
 
 __all__ = ["Ready", "from_scratch", "make_ready", "memory_format", "planned_as", "stage_of"]
 
@@ -74,26 +78,32 @@ def make_ready(
 
     Without `weights` they stay random: a run that goes on brings its own. `began`: its run.json, where it goes on on a CPU.
     """
+    with first_here_first():
+        plan, dataset = _looked_at(recipe, console)
+        arch = find_arch(recipe.arch)
+        Draws(recipe.seed).seed_for("net")
+        net = build_net(arch, len(dataset.vocab), size=plan.stages[0].size, head=recipe.head)
+        blocks = cut(net, arch)
+        used = recipe
+        if weights:
+            used, plan = _with_weights(recipe, plan, dataset, net, blocks)
+    device = default_device()
+    if workers is None:
+        workers = min(16, torch.get_num_threads() // here().of_local) if device.type == "cuda" else 0
+    net = net.to(device).to(memory_format=memory_format(recipe.channels_last, plan.precision, device))  # type: ignore[call-overload]  # torch's stub lacks it
+    plan = replace(plan, **of_first(lambda: _precision(settled(plan, recipe.precision, net, blocks, began))))
+    return Ready(used, recipe, plan, dataset, net, blocks, image_stats(arch), device, workers)
+
+
+def _looked_at(recipe: Recipe, console: Console) -> tuple[Plan, Dataset]:
+    """The plan and the data, every image of which was read."""
     with counted(console, "generating the demo images") as on_image:
         plan, dataset = plan_recipe(recipe, on_image=on_image)
     with counted(console, "reading every image once") as on_image:
         found = scanned(dataset, recipe.on_bad_image, on_image=on_image)
     if found.bad:
-        dataset, plan = found, make_plan(recipe, found)
-    dataset, plan = found, replace(plan, notes=(*found.notes, *(n for n in plan.notes if n not in found.notes)))
-    arch = find_arch(recipe.arch)
-    Draws(recipe.seed).seed_for("net")
-    net = build_net(arch, len(dataset.vocab), size=plan.stages[0].size, head=recipe.head)
-    blocks = cut(net, arch)
-    used = recipe
-    if weights:
-        used, plan = _with_weights(recipe, plan, dataset, net, blocks)
-    device = default_device()
-    if workers is None:
-        workers = min(16, torch.get_num_threads()) if device.type == "cuda" else 0
-    net = net.to(device).to(memory_format=memory_format(recipe.channels_last, plan.precision, device))  # type: ignore[call-overload]  # torch's stub lacks it
-    plan = settled(plan, recipe.precision, net, blocks, began)
-    return Ready(used, recipe, plan, dataset, net, blocks, image_stats(arch), device, workers)
+        plan = make_plan(recipe, found)
+    return replace(plan, notes=(*found.notes, *(n for n in plan.notes if n not in found.notes))), found
 
 
 def from_scratch(ready: Ready) -> Ready:
@@ -104,9 +114,12 @@ def from_scratch(ready: Ready) -> Ready:
 
 def planned_as(ready: Ready, plan: Plan) -> Ready:
     """`ready` with another plan of the same recipe, in the precision that was settled on."""
-    was = ready.plan
-    settled = {name: getattr(was, name) for name in ("precision", "precision_by", "frozen_precision")}
-    return replace(ready, plan=replace(plan, **settled))
+    return replace(ready, plan=replace(plan, **_precision(ready.plan)))
+
+
+def _precision(plan: Plan) -> dict[str, Any]:
+    """What was settled on."""
+    return {name: getattr(plan, name) for name in ("precision", "precision_by", "frozen_precision")}
 
 
 def memory_format(last: bool | None, precision: str, device: torch.device) -> torch.memory_format:
@@ -154,6 +167,8 @@ def _planned_from_scratch(recipe: Recipe, dataset: Dataset) -> Plan:
 
 def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     """The Learner of one stage, with dataloaders of its size."""
+    if stage.sync_bn:
+        synced(ready.net, ready.blocks, stage.freeze_to if stage.batchnorm == "frozen" else 0)
     Draws(ready.plan.seed, stage.index).seed_for("dls")  # fastai looks at an item as it builds them
     dls = stage_dls(
         ready.recipe, ready.dataset, size=stage.size, bs=stage.bs, stats=ready.stats, workers=ready.workers,
@@ -166,7 +181,16 @@ def stage_of(ready: Ready, stage: StagePlan) -> StageLearner:
     if stage.prefix is not None:
         learn.prefix = _prefix(ready, stage)
         learn.features = _features(ready, stage, learn)
+    if not here().alone:
+        _share(learn)
+        learn.unused = has_unused(learn, stage.size)
     return learn
+
+
+def _share(learn: StageLearner) -> None:
+    """Have the loaders of a stage hand out what this process takes of each batch."""
+    for dl in (*learn.dls.loaders, *(() if learn.seen is None else (learn.seen,))):
+        dl.shard = Shard(here().number, here().of)
 
 
 def _prefix(ready: Ready, stage: StagePlan) -> FrozenPrefix | None:

@@ -25,13 +25,14 @@ __all__ = [
     "changed_data",
     "changed_fields",
     "check_same",
+    "other_batches",
     "other_conditions",
     "run_of",
 ]
 
 _NOT_COMPARED = ("source",)  # the data itself is compared, wherever it lies now
 _SHOWN = 3
-_CONDITIONS = ("device", "threads", "precision", "frozen_precision")
+_CONDITIONS = ("device", "processes", "threads", "precision", "frozen_precision")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ def check_same(folder: RunFolder, ready: Ready) -> Ready:
     if info.get("from_scratch"):
         ready = from_scratch(ready)
     rows = folder.read_split()
-    problems = [f"recipe: {text}" for text in changed_fields(info.get("fields", {}), described(ready.asked))]
+    same = info.get("processes", 1) == ready.plan.processes
+    fields = changed_fields(info.get("fields", {}), described(ready.asked))
+    problems = [f"recipe: {text}" for text in fields if same or not _says_bs(text)]
+    problems += other_batches(info, ready)
     problems = problems or list(changed_code(folder, ready.asked))
     problems += changed_data(rows, ready.dataset)
     vocab = tuple(info.get("plan", {}).get("vocab", ()))
@@ -93,6 +97,27 @@ def changed_fields(was: Mapping[str, str], now: Mapping[str, str]) -> Iterator[s
     for name in sorted({*was, *now} - set(_NOT_COMPARED)):
         if was.get(name) != now.get(name):
             yield f"{name} {was.get(name, 'not given')} → {now.get(name, 'not given')}"
+
+
+def _says_bs(text: str) -> bool:
+    """Whether a changed field is a batch size, which another number of processes may make up for."""
+    return text.partition(" ")[0].rpartition(".")[2] == "bs"
+
+
+def other_batches(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
+    """What another number of processes changes in the steps that a run takes."""
+    was, now = info.get("processes", 1), ready.plan.processes
+    if was == now:
+        return
+    if ready.recipe.scale_lr is not None:
+        yield f"processes: {was} when the run began, {now} now, and scale_lr made its rates for {was}"
+    stages = info.get("plan", {}).get("stages", ())
+    for stage, before in zip(ready.plan.stages, stages, strict=False):
+        bs = int(before.get("bs", 0))
+        if bs * was != stage.bs * now:
+            fitting = f"--set {stage.label}.bs={bs * was // now} or " if not bs * was % now else ""
+            batches = f"batches of {bs} x {was} images when the run began, of {stage.bs} x {now} now"
+            yield f"processes: {stage.label}: {batches}; give {fitting}the same number of processes"
 
 
 def changed_code(folder: RunFolder, recipe: Recipe, *, beside_fields: bool = False) -> Iterator[str]:
@@ -158,7 +183,9 @@ def other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
     from fastrecipes.train.facts import facts_of
 
     now = facts_of(ready)
-    was = {name: info.get(name) for name in _CONDITIONS} | dict(info.get("versions", {}))
+    was = {name: info.get(name, 1 if name == "processes" else None) for name in _CONDITIONS} | dict(
+        info.get("versions", {})
+    )
     is_ = {name: now[name] for name in _CONDITIONS} | now["versions"]
     for name, value in is_.items():
         if was.get(name) != value:

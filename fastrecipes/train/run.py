@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +20,9 @@ from fastrecipes.declare.rules import is_whole
 from fastrecipes.errors import DivergedError, PrunedError, RecipeError, StoppedError
 from fastrecipes.planning.metrics import per_class
 from fastrecipes.planning.plan import Plan, StagePlan
+from fastrecipes.ranks import as_started, here
 from fastrecipes.record.checkpoint import has_last
-from fastrecipes.record.files import sweep
+from fastrecipes.record.files import sweep, write_atomic
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.record.lock import locked
 from fastrecipes.record.tracker import Tracker
@@ -43,6 +45,7 @@ from fastrecipes.train.resume import Begin, begin_of, check_same, run_of
 from fastrecipes.train.schedule import schedule_of
 from fastrecipes.train.state import Position
 from fastrecipes.train.stop import Stop
+from fastrecipes.train.together import joined, of_first
 
 __all__ = ["Run", "run"]
 
@@ -83,10 +86,13 @@ def run(
 
     Raises `RecipeError` before anything is written, `RunError` after (`DivergedError`, and `StoppedError` by a signal).
     """
-    console = console or stderr_console()
     _check_until(recipe, until)
-    with telling(to_console(console)), ExitStack() as held:
-        parent = run_of(Path(out), recipe.name, resume) if resume else None
+    with ExitStack() as held:
+        held.enter_context(joined())
+        console = console if console is not None and here().first else stderr_console()
+        held.enter_context(telling(to_console(console)))
+        trackers = trackers if here().first else ()
+        parent = of_first(lambda: run_of(Path(out), recipe.name, resume)) if resume else None
         if parent is not None and not fork:
             _take(parent, held)
             if parent.info.get("status") == "finished":
@@ -97,32 +103,30 @@ def run(
         on_cpu = parent is not None and parent.info.get("device") == "cpu"
         began = parent.info if parent is not None and on_cpu else None
         ready = make_ready(recipe, workers, console, weights=parent is None or fork, began=began)
-        begin = begin_of(parent) if parent is not None else Begin()
-        if until is not None and begin.position > Position(until):
-            raise RecipeError(
-                f"until={until}: {parent and parent.path} stands in stages.{begin.position.stage} already"
-            )
+        begin = of_first(lambda: begin_of(parent)) if parent is not None else Begin()
+        _check_not_past(until, begin, parent)
         if unborn is not None:
             check_ready(ready, Path(out), console)
             folder = unborn
         elif parent is None or fork:
             check_ready(ready, Path(out), console)
-            folder = _new_folder(Path(out), ready.plan.recipe, branch)
+            folder = of_first(lambda: _new_folder(Path(out), ready.plan.recipe, branch))
             _take(folder, held)
-            begin = _taken_over(parent, begin, ready, folder, branch) if parent is not None else begin
+            begin = of_first(lambda: _taken_over(parent, begin, ready, folder, branch))
         else:
             folder, ready = parent, check_same(parent, ready)
             if begin.learner is None:  # stopped before its first checkpoint
                 ready = make_ready(recipe, workers, console, began=began)
         with (
-            LogFile(folder.log) as file, telling(file, "%(asctime)s %(message)s"),
+            LogFile(folder.log if here().first else Path(os.devnull)) as file, telling(file, "%(asctime)s %(message)s"),
             recorded(folder, ready, parent, begin, [word for tracker in trackers for word in tracker.words], branch),
             (branch.stop if branch is not None else Stop()).listening() as stop, Tracking(trackers, folder).running() as tracking,
         ):  # fmt: skip
             saver = Saver(folder.checkpoints, Ledger(ready.plan, folder), checkpoint_every, tracking)
             with fast_kernels(ready.device):
                 done = _train(ready, saver, console, begin, stop, until)
-            at_end(folder.path)
+            if here().first:
+                at_end(folder.path)
         file.check()
         return done
 
@@ -135,12 +139,21 @@ def _check_until(recipe: Recipe, until: int | None) -> None:
         )
 
 
+def _check_not_past(until: int | None, begin: Begin, parent: RunFolder | None) -> None:
+    if until is not None and begin.position > Position(until):
+        raise RecipeError(f"until={until}: {parent and parent.path} stands in stages.{begin.position.stage} already")
+
+
 def _new_folder(out: Path, recipe: str, branch: Branch | None) -> RunFolder:
     return RunFolder.create(out, recipe) if branch is None else RunFolder.named(out / recipe / branch.id)
 
 
-def _taken_over(parent: RunFolder, begin: Begin, ready: Ready, folder: RunFolder, branch: Branch | None) -> Begin:
+def _taken_over(
+    parent: RunFolder | None, begin: Begin, ready: Ready, folder: RunFolder, branch: Branch | None
+) -> Begin:
     """Where the new run in `folder` begins, which goes away again where it cannot take over what `parent` has done."""
+    if parent is None:
+        return begin
     try:
         if branch is not None:
             check_trunk(parent, ready)
@@ -152,6 +165,8 @@ def _taken_over(parent: RunFolder, begin: Begin, ready: Ready, folder: RunFolder
 
 def _take(folder: RunFolder, held: ExitStack) -> None:
     """Lock a run folder for as long as `held` lasts, and clear away what a killed process left in it."""
+    if not here().first:
+        return
     stale = held.enter_context(locked(folder.lock))
     if stale:
         log.info("note: the lock of %s, which is dead, is taken over", stale)
@@ -168,7 +183,7 @@ def _train(ready: Ready, saver: Saver, console: Console, begin: Begin, stop: Sto
         ready.net.load_state_dict(begin.learner["model"])
     else:
         ledger.history.load_state_dict({"rows": []})  # of a run that takes another's over and was killed at once
-    if not has_last(folder.checkpoints):
+    if not of_first(lambda: has_last(folder.checkpoints)):
         saver.save(begin.position, begin.learner or {"model": ready.net.state_dict()}, begin.keeper)
     ready = record_probes(ready, saver)
     with RunDisplay(ready.plan, console) as display:
@@ -232,7 +247,7 @@ def _rolled_back(ready: Ready, ledger: Ledger, saver: Saver, stage: StagePlan, e
         raise DivergedError(
             *error.problems, f"diverged{tried}; the last good state is kept: go on from it with {lower}"
         ) from error
-    begin = begin_of(ledger.folder)
+    begin = of_first(lambda: begin_of(ledger.folder))
     tries = slowed.state_dict()
     if begin.ledger is not None and begin.learner is not None:
         ledger.load_state_dict(begin.ledger)
@@ -284,7 +299,7 @@ def recorded(
 def _begin_record(folder: RunFolder, ready: Ready, parent: RunFolder | None, branch: Branch | None) -> None:
     origin = ready.asked.origin
     text = origin.text if origin else f"# made in a program\n# {ready.asked!r}\n"
-    folder.recipe.write_text(text, encoding="utf-8", errors="surrogateescape")
+    write_atomic(folder.recipe, text.encode("utf-8", errors="surrogateescape"))
     folder.write_split(ready.dataset.rows())
     if ready.dataset.bad and ready.asked.on_bad_image == "report":
         folder.write_bad_images(ready.dataset.bad)
@@ -319,7 +334,8 @@ def _resume_words(recipe: Recipe, folder: RunFolder, words: Sequence[str]) -> st
     origin = recipe.origin
     if origin is None:
         return f"run(recipe, resume={str(folder.path)!r})"
-    return shlex.join(["fastrecipes", "run", str(origin.path), *origin.words, *words, "--resume", str(folder.path)])
+    program, more = as_started()
+    return shlex.join([*program, "run", str(origin.path), *origin.words, *words, *more, "--resume", str(folder.path)])
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from fastrecipes.errors import StoppedError
+from fastrecipes.ranks import here
 
 __all__ = ["Stop"]
 
@@ -54,7 +55,7 @@ class Stop:
         before = {s: signal.getsignal(s) for s in _ASKING}
         for s, handler in before.items():
             if handler is not signal.SIG_IGN:  # `nohup` keeps a closing terminal from us: leave it so
-                signal.signal(s, self._heard)
+                signal.signal(s, self._heard if here().first else signal.SIG_IGN)  # one process stops, all do
         try:
             yield self
         finally:

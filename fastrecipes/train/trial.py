@@ -18,6 +18,7 @@ from fastrecipes.train.guard import Guard, check_epoch
 from fastrecipes.train.images import looked_at
 from fastrecipes.train.ready import Ready, stage_of
 from fastrecipes.train.state import Position, State, learner_state
+from fastrecipes.train.together import first_here_first
 from fastrecipes.train.values import epoch_values
 
 __all__ = ["Turn", "trained"]
@@ -69,7 +70,8 @@ def trained(
     trial = _Trial(turn, on_batch)
     with generators_kept():
         learn = stage_of(replace(ready, net=copy.deepcopy(ready.net)), replace(turn.stage, ema=None))
-        fill_images(looked_at(learn))  # for all candidates, and for the stage after them
+        with first_here_first():
+            fill_images(looked_at(learn))  # for all candidates, and for the stage after them
         learn.compiled = False
         keeper: Any = Unkept(ready.plan.seed, trial.batch_done, trial.epoch_done, on_work)
         learn.begin_at(turn.begin, turn.state, keeper, {})

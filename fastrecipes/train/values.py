@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fastrecipes.train.averaging import kept_net
+from fastrecipes.train.together import whole
 
 __all__ = ["epoch_values", "seen_values"]
 
@@ -37,9 +38,12 @@ def seen_values(learn: Any) -> dict[str, float]:
     learn.seen.draws = learn.dls.valid.draws
     with torch.no_grad():
         batches, features = learn.batches_of(learn.seen)
-        for x, y in batches:
+        for i, (x, y) in enumerate(batches):
             learn.xb, learn.yb = (x.as_subclass(torch.Tensor),), (y,)  # as fastai hands batches to its networks
             learn.pred = learn.outputs(net, learn.xb, features=features)
+            counts = learn.seen.counts(i)
+            if counts is not None:
+                learn.pred, learn.yb = whole(learn.pred, counts), (whole(y, counts),)
             for metric in metrics:
                 metric.accumulate(learn)
     learn.xb, learn.yb, learn.pred = batch
