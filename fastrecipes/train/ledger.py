@@ -48,7 +48,7 @@ class Ledger:
         if stage.restore_best:
             self.stage_best.offer(stage, row[self.plan.monitor], self.best.less, net)
         best = self.best.offer(row, matrix)
-        if best:
+        if best and here().first:
             self._unwritten = {name: tensor.detach().cpu().clone() for name, tensor in net.state_dict().items()}
             self._predicted = predicted
         return best
