@@ -410,12 +410,15 @@ def test_the_launcher_ends_who_does_not_end(tmp_path: Path, monkeypatch: Any) ->
 
 
 def test_ctrl_c_on_the_launcher_writes_the_state(photos: Path, tmp_path: Path) -> None:
-    """The whole command in processes of its own; torchrun, which starts them itself, then goes on with the run."""
+    """The whole command, in processes of its own, ends with one message, which says how it goes on."""
     stages = '    stages=[Stage(epochs=400, unfreeze="head", lr=1e-3)],\n)\n'
     path = written(tmp_path, photos, stages, bs=4)
     command = [sys.executable, "-m", "fastrecipes", "run", str(path), "--out", str(tmp_path / "runs")]
     command += ["--processes", "2", "--no-pretrained"]
-    group = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    heard = {
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    }  # a shell's `&` would have it ignored
+    group = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heard)
     while not list((tmp_path / "runs").glob("*/*/history.csv")) and group.poll() is None:
         time.sleep(0.1)
     group.send_signal(signal.SIGINT)
