@@ -50,7 +50,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     What a killed process left beside it goes away first. Raises FileExistsError where something is at `path` by then.
     """
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        if not alive(int(left.name.split(".")[-2])):
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and not alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.partial")
     made = [folder for folder in path.parents if not folder.exists()]
