@@ -152,9 +152,9 @@ def _batches(recipe: Recipe, stage: Stage, n_train: int) -> tuple[int, int]:
     """The batch size of a stage and how many batches make a step, where an epoch has as many."""
     bs, accumulate, n = recipe.of(stage, "bs"), recipe.of(stage, "accumulate"), here().of
     if bs * n > n_train:
-        each = f" for each of {n} processes" if n > 1 else ""
+        given = f"{bs} for each of {n} processes" if n > 1 else bs
         raise RecipeError(
-            f"bs: a batch of {bs}{each} is more than the {n_train} training images; "
+            f"bs: a batch of {given} is more than the {n_train} training images; "
             f"give bs={max(2, n_train // n // 4)} or more data"
         )
     if accumulate > n_train // (bs * n):
