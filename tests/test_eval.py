@@ -192,3 +192,45 @@ def test_evaluations_are_compared_and_reported(cli: Cli, recipe_file: Write, tmp
     for page in (tmp_path / "c.html", runs[0] / "report.html"):
         assert "<h2>Evaluated</h2>" in page.read_text()
         assert "other__b_photos" in page.read_text()
+
+
+def test_transforms_of_ones_own_by_the_recipe_that_ran(
+    cli: Cli, recipe_file: Write, tmp_path: Path, shapes: Path
+) -> None:
+    """Validation's own code: exactly what was recorded, predictions, augmented views and a Learner, once the recipe is given."""
+    own = (
+        "recipe = Recipe(",
+        "@Transform\ndef turned(image: PILImage):\n    return PILImage.create(image.rotate(90))\n\n\nrecipe = Recipe(",
+    )
+    path = recipe_file(own, ("item_tfms=Resize(int(size * 1.14)),", "item_tfms=[Resize(int(size * 1.14)), turned],"))
+    done = run(load_recipe(path), out=tmp_path / "runs")
+    told = cli("eval", done.folder)
+    assert told.code == 2
+    assert "how it sees images is code of the recipe (the data has a transform of its own: turned)" in told.err
+    told = cli("eval", done.folder, "--recipe", path)
+    assert "note: exactly what the run recorded: valid_loss, accuracy" in told.out.splitlines(), told.err
+    trained = load(done.folder, recipe=path)
+    learn: Any = trained.learn
+    with learn.no_bar(), learn.no_logging():
+        probs, _ = learn.get_preds(dl=learn.dls.valid)
+    assert np.allclose(trained.evaluate().predictions.probs, probs, atol=1e-5)
+    assert trained.evaluate(tta=True).n == 12
+    assert len(trained.predict(shapes / "cross")) == 16
+
+
+def test_items_that_are_rows(cli: Cli, recipe_file: Write, tmp_path: Path, shapes: Path) -> None:
+    """A table of names and classes: images are predicted without the recipe, and evaluated from a labelled folder."""
+    table = "".join(f"{file.relative_to(shapes)},{file.parent.name}\n" for file in sorted(shapes.rglob("*.png")))
+    (tmp_path / "table.csv").write_text("name,label\n" + table)
+    path = recipe_file(
+        ("get_items=get_image_files,", f"get_items=lambda _: pd.read_csv({str(tmp_path / 'table.csv')!r}),"),
+        ("get_y=parent_label,", f"get_x=ColReader('name', pref={str(shapes)!r} + '/'), get_y=ColReader('label'),"),
+        ("FolderSplitter(valid_pct=0.25, seed=1)", "RandomSplitter(valid_pct=0.25, seed=1)"),
+    )
+    done = run(replace(load_recipe(path), train_metrics=True), out=tmp_path / "runs")
+    told = cli("eval", done.folder)
+    assert (told.code, told.err) == (
+        2, f"error: {done.folder}: its items are no files but rows, which only its recipe finds; give --data DIR, a folder per class\n",
+    )  # fmt: skip
+    assert load(done.folder).evaluate(shapes).n == 48
+    assert len(load(done.folder).predict(shapes)) == 48

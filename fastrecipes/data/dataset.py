@@ -41,6 +41,15 @@ class Dataset:
     bad: tuple[tuple[str, str], ...] = ()
     """(item, what is wrong) of images that were left out since they cannot be read"""
 
+    def some(self, numbers: Sequence[int]) -> Any:
+        """The items of these numbers, as the DataBlock has them: a list, or rows of a table."""
+        return self.items.iloc[list(numbers)] if hasattr(self.items, "iloc") else [self.items[i] for i in numbers]
+
+    def file(self, i: int) -> Path | None:
+        """The file that the item number `i` is; None for one that is no path, such as a row of a table."""
+        item = None if hasattr(self.items, "iloc") else self.items[i]
+        return Path(item) if isinstance(item, (str, Path)) else None
+
     def rows(self) -> list[tuple[str, str, str, str]]:
         """The record of the split: (item, split, label, checksum) for each item that is in one."""
         part = dict.fromkeys(self.train, "train") | dict.fromkeys(self.valid, "valid")

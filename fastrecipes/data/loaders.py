@@ -42,7 +42,7 @@ def how_loaded(recipe: Recipe, dataset: Dataset, block: Any) -> Known | str:
     """The transforms of a stage's DataBlock where its images can be decoded once, or in words why fastai loads them."""
     if recipe.loader == "fastai":
         return 'loader="fastai"'
-    if not all(isinstance(dataset.items[i], (str, Path)) for i in (*dataset.train[:1], *dataset.valid[:1])):
+    if not all(dataset.file(i) for i in (*dataset.train[:1], *dataset.valid[:1])):
         return "the items are not files"
     return known_transforms(block)
 
@@ -137,5 +137,5 @@ def seen_items(dataset: Dataset, seed: int) -> list[int]:
 
 def seen_dl(dls: DataLoaders, dataset: Dataset, seed: int) -> SeededDL:
     """The images of `seen_items`, loaded as those of validation are."""
-    items = [dataset.items[i] for i in seen_items(dataset, seed)]
+    items = dataset.some(seen_items(dataset, seed))
     return dls.test_dl(items, with_labels=True)  # type: ignore[attr-defined]

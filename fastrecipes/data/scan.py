@@ -37,7 +37,7 @@ def scanned(dataset: Dataset, policy: str = "error", *, on_image: Callable[[int,
     Files that were found whole are not read again while their size and time of change stay the same.
     Items that are no paths (rows of a table) are left to the DataBlock. `on_image(done, total)` reports progress.
     """
-    paths = {i: path for i in sorted((*dataset.train, *dataset.valid)) if (path := _path(dataset.items[i])) is not None}
+    paths = {i: path for i in sorted((*dataset.train, *dataset.valid)) if (path := dataset.file(i)) is not None}
     files = list(paths.values())
     seal = _seal(files)
     seen = _sealed(seal, len(files)) or each(look, files, on_image)
@@ -73,10 +73,6 @@ def _marked(dataset: Dataset) -> Dataset:
     n = f"{len(both)} image{'s' if len(both) > 1 else ''}"
     note = f"{n} of validation {'are' if len(both) > 1 else 'is'} also in training, the same file: {keys}"
     return replace(dataset, notes=(*dataset.notes, note))
-
-
-def _path(item: object) -> Path | None:
-    return Path(item) if isinstance(item, (str, Path)) else None
 
 
 def look(file: Path) -> Seen:

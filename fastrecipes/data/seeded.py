@@ -207,4 +207,6 @@ class SeededDL(TfmdDL):
         try:
             return super().do_item(s)
         except OSError as e:
-            raise ItemError(f"{self.dataset.items[s]}: {e.strerror or e}") from e
+            items = self.dataset.items
+            name = f"row {s}" if hasattr(items, "iloc") else items[s]
+            raise ItemError(f"{name}: {e.strerror or e}") from e
