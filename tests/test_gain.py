@@ -172,7 +172,7 @@ def test_the_measurement_itself(recipe_file: Write, unfreeze: str, arch: str, n:
 
 
 def test_the_key_names_the_machine(recipe_file: Write) -> None:
-    """Network, what trains, size, processor, torch, threads."""
+    """Network, what trains, size, processor, torch, threads, and which kind of measurement."""
     plan = plan_recipe(load_recipe(recipe_file()))[0]
     key = precision.times_key(plan)
-    assert re.fullmatch(r"timm/test_resnet, its own head, all, 64 px, .+, torch [\d.]+\S*, \d+ threads", key)
+    assert re.fullmatch(r"timm/test_resnet, its own head, all, 64 px, .+, torch [\d.]+\S*, \d+ threads, \d+", key)
