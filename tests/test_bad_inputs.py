@@ -700,7 +700,7 @@ USED = [
     (["eval", "{R}", "--data", "{P}/broken"], 2, "{P}/broken: none of its 1 images can be read: {P}/broken/cross/a.png (no image)"),
     (["eval", "{O}/tiny/moved"], 2, "{O}/tiny/moved: its images are no longer at {P}/away; give --data DIR, a folder per class"),
     (["eval", "{O}/tiny/emptied"], 2, "{O}/tiny/emptied: none of its 48 images is in {P}/bare any more; give --data DIR, a folder per class"),
-    (["eval", "{R}", "--out", "{O}/file.txt"], 1, "{O}/file.txt: cannot be written (File exists); give --out a folder that can be"),
+    (["eval", "{R}", "--dest", "{O}/file.txt"], 1, "{O}/file.txt: cannot be written (File exists); give --dest a folder that can be"),
 ]  # fmt: skip
 
 
@@ -757,7 +757,7 @@ def test_a_wrong_use_is_one_clear_line(cli: Cli, used: Path, words: list[str], c
             text = text.replace(name, str(path))
         return text
 
-    told = cli(*map(told_in, words), "--runs", used / "runs")
+    told = cli(*map(told_in, words), "--out", used / "runs")
     skipped = [line for line in told.err.splitlines() if not line.startswith("skipped ")]
     assert ("\n".join(skipped), told.out, told.code) == (told_in(f"error: {message}"), "", code)
     assert not (used / "runs" / "tiny" / "good" / "eval").exists()

@@ -90,7 +90,7 @@ def test_the_command(cli: Cli, trained: Path, tmp_path: Path) -> None:
     assert sum(int(row["right"]) for row in rows) == (said == tensors["targets"]).sum()
     (one,) = read_evaluations(RunFolder(trained).evaluations)
     assert (one.name, one.n, one.accuracy[0], one.trained_on) == ("valid", 12, kept["accuracy"]["value"], 0)
-    again = json.loads(cli("eval", trained, "--json", "--out", tmp_path / "elsewhere").out)
+    again = json.loads(cli("eval", trained, "--json", "--dest", tmp_path / "elsewhere").out)
     assert again["accuracy"] == kept["accuracy"]
     assert (tmp_path / "elsewhere" / "valid.json").is_file()
 

@@ -15,7 +15,7 @@ RunArg = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run folder, RECIPE/ID, or RECIPE for its newest run.", show_default=False),
 ]
-RunsOpt = Annotated[Path, typer.Option("--runs", metavar="DIR", help="Where run folders are.")]
+OutOpt = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders are.")]
 CheckpointOpt = Annotated[
     str, typer.Option("--checkpoint", metavar="NAME", help="Which weights: best, last or stages.N.")
 ]
@@ -33,13 +33,13 @@ def evaluate(
     tta: TtaOpt = False, checkpoint: CheckpointOpt = "best", recipe: TrustedOpt = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     csv: Annotated[Optional[Path], typer.Option("--csv", metavar="FILE", help="Write a table with a row an image.")] = None,
-    out: Annotated[Optional[Path], typer.Option("--out", metavar="DIR", help="Where the results go.", show_default="RUN/eval")] = None,
-    runs: RunsOpt = Path("runs"),
+    dest: Annotated[Optional[Path], typer.Option("--dest", metavar="DIR", help="Where the results go.", show_default="RUN/eval")] = None,
+    out: OutOpt = Path("runs"),
 ) -> None:  # fmt: skip
     """Measure what a run trained, on its own validation images or others."""
     from fastrecipes.cli.evaluated import EvalWanted, show_evaluation
 
-    wanted = EvalWanted(run, runs, data, split, tta, checkpoint, recipe, csv, out)
+    wanted = EvalWanted(run, out, data, split, tta, checkpoint, recipe, csv, dest)
     evaluation, shown = show_evaluation(wanted)
     if json:
         from json import dumps
@@ -56,14 +56,14 @@ def predict(
     tta: TtaOpt = False, checkpoint: CheckpointOpt = "best", recipe: TrustedOpt = None,
     json: Annotated[bool, typer.Option("--json", help="Print a line of JSON an image, as they are come to.")] = False,
     csv: Annotated[Optional[Path], typer.Option("--csv", metavar="FILE", help="Write a table with a row an image.")] = None,
-    runs: RunsOpt = Path("runs"),
+    out: OutOpt = Path("runs"),
 ) -> None:  # fmt: skip
     """Say what images show.
 
     Images that cannot be read are told on stderr and left out; exit code 1 where that is all of them."""
     from fastrecipes.cli.predicted import PredictWanted, show_predictions
 
-    show_predictions(PredictWanted(run, runs, images, k, tta, checkpoint, recipe, json, csv))
+    show_predictions(PredictWanted(run, out, images, k, tta, checkpoint, recipe, json, csv))
 
 
 def export(
@@ -72,11 +72,11 @@ def export(
     dest: Annotated[Optional[Path], typer.Option("--dest", metavar="DIR", help="A new folder for it.", show_default="RUN/exports/FORMAT")] = None,
     checkpoint: CheckpointOpt = "best", recipe: TrustedOpt = None,
     sample: Annotated[Optional[Path], typer.Option("--sample", metavar="DIR", help="Images to check it on.", show_default="the run's validation images")] = None,
-    runs: RunsOpt = Path("runs"),
+    out: OutOpt = Path("runs"),
 ) -> None:  # fmt: skip
     """Write what a run trained for other programs, with a model card.
 
     It is read again and asked about real images: what says something else than the network is not kept."""
     from fastrecipes.cli.exported import ExportWanted, show_export
 
-    show(*show_export(ExportWanted(run, runs, to, dest, checkpoint, recipe, sample)))
+    show(*show_export(ExportWanted(run, out, to, dest, checkpoint, recipe, sample)))

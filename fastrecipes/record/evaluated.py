@@ -43,7 +43,7 @@ def save_evaluation(folder: Path, told: Mapping[str, Any], **beside: bytes) -> P
         path = folder / f"{name}.json"
         write_atomic(path, json.dumps({**told, "name": name}, indent=1).encode(errors="surrogateescape"))
     except OSError as e:
-        raise RunError(f"{folder}: cannot be written ({e.strerror or e}); give --out a folder that can be") from e
+        raise RunError(f"{folder}: cannot be written ({e.strerror or e}); give --dest a folder that can be") from e
     return path
 
 
