@@ -122,3 +122,13 @@ def test_shown_runs_and_comparisons_have_the_shape_of_real_ones(cli: Cli, recipe
         ours, theirs = (next(line for line in text.splitlines() if line.startswith(word)) for text in (told, compared))
         assert ours.split()[:3] == theirs.split()[:3]
     assert _shape(told) == _shape(compared)
+
+
+def test_every_field_has_its_word() -> None:
+    """In docs/vocabulary.md; `origin` is no field that a recipe gives."""
+    from fastrecipes.declare.fields import field_names
+    from fastrecipes.declare.recipe import Recipe, Stage
+
+    page = (ROOT / "docs" / "vocabulary.md").read_text(encoding="utf-8")
+    names = {*field_names(Recipe), *field_names(Stage)} - {"origin"}
+    assert not [name for name in sorted(names) if not re.search(rf"\b{name}\b", page)]
