@@ -35,6 +35,10 @@ def test_a_recipe_remembers_its_file(recipe_file: Write) -> None:
     [
         ("", "bad.py: empty file; `fastrecipes cp` copies a recipe to start from"),
         ("recipe = Recipe(\n", "bad.py:1: Python syntax: '(' was never closed in `recipe = Recipe(`"),
+        (
+            "recipe = Recipe(\n    bs=1,\n    bs=2,\n)\n",
+            "bad.py:3: Python syntax: keyword argument repeated: bs in `bs=2,`",
+        ),
         ("x = 1\n", "bad.py: no `recipe` in this file; end it with recipe = Recipe(...)"),
         ("from fastrecipes import *\nx = 1\n", "bad.py: no `recipe` in this file; end it with recipe = Recipe(...)"),
         ("recipe = 3\n", "bad.py: `recipe` is a int; expected recipe = Recipe(...)"),

@@ -98,12 +98,17 @@ def test_a_run_json_that_is_none(cli: Cli, interrupted: tuple[Path, Path], text:
 
 
 def test_no_file_is_loaded_in_a_way_that_runs_code() -> None:
-    """No module of ours calls pickle, a Learner's loader, or torch.load without `weights_only=True`."""
+    """No module of ours calls pickle, a Learner's loader, or torch.load without `weights_only=True`.
+
+    The export for fastai writes a pickle, which is what `load_learner` takes, and reads that one back to compare it.
+    """
+    allowed = {"to_fastai.py": {"load_learner"}, "by_value.py": {"cloudpickle"}}
     for path in PACKAGE.rglob("*.py"):
+        own = allowed.get(path.name, set()) if path.parent == PACKAGE / "use" / "export" else set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-                assert not {"load_learner", "cloudpickle", "joblib", "yaml"} & set(names), path
+                assert not ({"load_learner", "cloudpickle", "joblib", "yaml"} - own) & set(names), path
             if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("pickle."):
                 assert ast.unparse(node) == "pickle.UnpicklingError", f"{path}:{node.lineno}"
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "load_state_dict_from_url"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,11 @@ def _text_of(path: Path) -> str:
 
 def _parsed(path: Path, text: str) -> ast.Module:
     try:
-        return ast.parse(text, filename=str(path))
+        tree = ast.parse(text, filename=str(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # told when the file is run
+            compile(text, str(path), "exec", dont_inherit=True)  # finds what the grammar allows, as a repeated argument
+        return tree
     except SyntaxError as e:
         line = (e.text or "").strip()
         raise RecipeError(f"{path}:{e.lineno}: Python syntax: {e.msg}{f' in `{line}`' if line else ''}") from None
