@@ -12,6 +12,7 @@ import torchvision
 
 from fastrecipes.data.view import plain_view, view_of
 from fastrecipes.ranks import here
+from fastrecipes.train.heap import heap_words
 from fastrecipes.train.kernels import kernels_of
 from fastrecipes.train.ready import Ready
 
@@ -26,7 +27,7 @@ def facts_of(ready: Ready) -> dict[str, Any]:
     return {
         "versions": versions, "device": device, "processes": here().of, "threads": torch.get_num_threads(), "workers": ready.workers,
         "precision": ready.plan.precision, "frozen_precision": ready.plan.frozen_precision,
-        "kernels": kernels_of(ready.device), "views": views_of(ready),
+        "kernels": kernels_of(ready.device), "heap": heap_words(), "views": views_of(ready),
     }  # fmt: skip
 
 

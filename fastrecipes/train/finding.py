@@ -13,6 +13,7 @@ from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.beginning import ready_at
 from fastrecipes.train.display import counted, telling, to_console
 from fastrecipes.train.faults import in_words
+from fastrecipes.train.heap import kept_heap
 from fastrecipes.train.nearby import is_cheap, try_nearby
 from fastrecipes.train.ready import Ready
 from fastrecipes.train.rising import RangeTest, range_test
@@ -50,6 +51,7 @@ class Search:
             raise RecipeError(f"--num-it {self.num_it}: expected {LEAST_STEPS} or more; fewer points make no curve")
 
 
+@kept_heap()
 def find_rate(recipe: Recipe, search: Search, console: Console) -> tuple[Ready, Found]:
     """What the test was made with, and what it says; a copy of the network trains, and nothing is written.
 

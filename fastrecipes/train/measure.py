@@ -15,6 +15,7 @@ from fastrecipes.data.dataset import Dataset
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.train.display import clock, counted
+from fastrecipes.train.heap import kept_heap
 from fastrecipes.train.learner import try_batch
 from fastrecipes.train.memory import peak_memory_mb
 from fastrecipes.train.ready import Ready, make_ready, planned_as, stage_of
@@ -48,6 +49,7 @@ class Cost:
         return batches * self.train_step + validations * -(-n_valid // stage.bs) * self.valid_step
 
 
+@kept_heap()
 def measure_plan(recipe: Recipe, plan: Plan, dataset: Dataset, console: Console, *, timed: int = 1) -> list[Cost]:
     """Time every stage on the first batches of its data; the network's weights are random, which costs the same.
 

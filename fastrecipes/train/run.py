@@ -34,6 +34,7 @@ from fastrecipes.train.facts import facts_of
 from fastrecipes.train.faults import in_words, told
 from fastrecipes.train.forking import Branch, check_trunk, forked
 from fastrecipes.train.guard import Guard
+from fastrecipes.train.heap import kept_heap
 from fastrecipes.train.images import decoded_images
 from fastrecipes.train.keeper import Keeper, Saver
 from fastrecipes.train.kernels import fast_kernels
@@ -65,6 +66,7 @@ class Run:
     """or "paused": stages are left, for `run(recipe, resume=True)`"""
 
 
+@kept_heap()
 def run(
     recipe: Recipe, *, out: str | Path = "runs", workers: int | None = None, resume: str | Path | bool = False,
     fork: bool = False, until: int | None = None, checkpoint_every: float | None = None, trackers: Sequence[Tracker] = (),

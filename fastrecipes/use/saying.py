@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastrecipes.data.draws import Draws
 from fastrecipes.data.view import View
+from fastrecipes.train.heap import kept_heap
 from fastrecipes.use.ahead import Unread, read_ahead
 from fastrecipes.use.network import Network
 
@@ -58,17 +59,18 @@ def said_of(
         pixels = view.pixels(image)
         return _Read(pixels, view.picture(image) if draws and isinstance(view, View) else None, beside(image))
 
-    for part in read_ahead(work, images, trained.stage.bs):
-        if not part.read:
-            yield Said((), (), torch.empty(0), torch.empty(0), (), part.unread)
-            continue
-        x = view.batch([one.pixels for one in part.read], trained.device)
-        outputs = trained.outputs(x)
-        probs = outputs.softmax(-1)
-        if tta:
-            probs = _averaged(trained, probs, x, [one.picture for one in part.read], part.places)
-        notes = tuple(one.note for one in part.read)
-        yield Said(part.places, part.images, outputs, probs.float().cpu(), notes, part.unread)
+    with kept_heap():
+        for part in read_ahead(work, images, trained.stage.bs):
+            if not part.read:
+                yield Said((), (), torch.empty(0), torch.empty(0), (), part.unread)
+                continue
+            x = view.batch([one.pixels for one in part.read], trained.device)
+            outputs = trained.outputs(x)
+            probs = outputs.softmax(-1)
+            if tta:
+                probs = _averaged(trained, probs, x, [one.picture for one in part.read], part.places)
+            notes = tuple(one.note for one in part.read)
+            yield Said(part.places, part.images, outputs, probs.float().cpu(), notes, part.unread)
 
 
 def _averaged(trained: Network, plain: Tensor, x: Tensor, pictures: list[Any], places: tuple[int, ...]) -> Tensor:
