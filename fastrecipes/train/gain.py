@@ -23,12 +23,14 @@ from fastrecipes.train.precision import Precision, depthwise_of
 
 __all__ = ["settled", "timed_steps"]
 
-SECONDS = 1.0  # that a measurement may take, once each precision has had a step
+SECONDS = 2.0  # that a measurement may take, once each precision has had a step
 FROZEN_PIXELS = 16 * 128 * 128  # as a forward pass alone takes less
 ROUNDS = 7
 _CHOICES = ("fp32", "bf16")  # of frozen blocks
 _ALL_CHOICES = (*_CHOICES, "bf16_dense")
-PIXELS = 4 * 128 * 128  # in the batch: enough to fill matrix units, few enough for a large network
+PIXELS = (
+    16 * 128 * 128
+)  # in the batch: enough that activations go through memory as in training, few enough for a large network
 
 
 def settled(plan: Plan, asked: str, net: nn.Module, blocks: Blocks, began: Mapping[str, Any] | None = None) -> Plan:
