@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the networks here are too small for threads
 
@@ -50,6 +51,12 @@ recipe = Recipe(
     ],
 )
 '''
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is heard, by processes that tests start too, where a shell's `&` started them all with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -415,10 +415,7 @@ def test_ctrl_c_on_the_launcher_writes_the_state(photos: Path, tmp_path: Path) -
     path = written(tmp_path, photos, stages, bs=4)
     command = [sys.executable, "-m", "fastrecipes", "run", str(path), "--out", str(tmp_path / "runs")]
     command += ["--processes", "2", "--no-pretrained"]
-    heard = {
-        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    }  # a shell's `&` would have it ignored
-    group = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **heard)
+    group = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list((tmp_path / "runs").glob("*/*/history.csv")) and group.poll() is None:
         time.sleep(0.1)
     group.send_signal(signal.SIGINT)
