@@ -218,18 +218,22 @@ class RunDisplay:
         log.info("%s: %s, lr %.2g; %s%s%s", place, ", ".join(shown), lr, speed, left, " (best so far)" if best else "")
 
     def _seconds_left(self, stage: StagePlan, row: dict[str, Any]) -> float:
-        """What is left, at the speed so far: a batch costs by its pixels, and a block that trains three times one that does not."""
+        """What is left: of this stage as its last epoch went, of later ones at the speed of all that was trained so far."""
         self.trained_for += row["seconds"]
         self.worked += stage.batches_per_epoch * _work(stage)
+        here = (stage.epochs - 1 - row["epoch"]) * row["seconds"]
         later = sum(other.batches * _work(other) for other in self.plan.stages[stage.index + 1 :])
-        here = (stage.epochs - 1 - row["epoch"]) * stage.batches_per_epoch * _work(stage)
-        return self.trained_for / self.worked * (here + later)
+        return here + later * self.trained_for / self.worked
 
 
 def _work(stage: StagePlan) -> float:
-    """What a batch of a stage costs, in a unit of its own: a forward pass of all blocks, a backward pass of some."""
+    """What a batch of a stage costs, in a unit of its own: by its pixels, and a block that trains three times one that does not.
+
+    Blocks whose features are kept cost nothing.
+    """
     share = len(stage.trained) / (len(stage.trained) + len(stage.frozen))
-    return stage.bs * stage.size**2 * (1 + 2 * share)
+    kept = stage.prefix is not None and stage.prefix.views > 0
+    return stage.bs * stage.size**2 * ((share if kept else 1.0) + 2 * share)
 
 
 class StageDisplay(Callback):
