@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,42 +9,31 @@ from typing import Any
 
 import torch
 from fastai.callback.core import (
-    Callback,
     CancelBackwardException,  # type: ignore[attr-defined]  # fastai makes these when it is loaded
     CancelEpochException,  # type: ignore[attr-defined]
     CancelFitException,  # type: ignore[attr-defined]
     CancelStepException,  # type: ignore[attr-defined]
 )
 from fastai.callback.mixup import MixHandler
-from fastai.callback.progress import ProgressCallback
-from fastai.callback.training import GradientClip
-from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.optimizer import Adam
 from fastai.torch_core import norm_bias_params, to_float
 from torch import nn
 
 from fastrecipes.data.draws import Draws
-from fastrecipes.declare.recipe import Recipe
-from fastrecipes.nets.blocks import Blocks
-from fastrecipes.planning.metrics import metrics_of
-from fastrecipes.planning.plan import StagePlan
-from fastrecipes.train.averaging import Average
 from fastrecipes.train.compiling import as_it_is, compiling, failed_to_compile
 from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.events import Hearing
 from fastrecipes.train.features import Features
-from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
+from fastrecipes.train.freezing import without_gradients
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.memory import is_out_of_memory
-from fastrecipes.train.mixing import MixBatches, MixedLoss
 from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
 from fastrecipes.train.state import Position, load_learner_state, waiting_gradients
 from fastrecipes.train.together import level, mean_of, told_by_any, wait, whole
 
-__all__ = ["StageLearner", "stage_learner", "try_batch", "try_on"]
+__all__ = ["StageLearner", "try_batch", "try_on"]
 
 
 class StageLearner(Learner):
@@ -324,42 +312,6 @@ class StageLearner(Learner):
             self.loss = self.loss_grad.clone()
 
 
-def stage_learner(
-    recipe: Recipe, stage: StagePlan, net: nn.Module, blocks: Blocks, dls: DataLoaders, loss_func: Any = None,
-    precision: str = "fp32",
-) -> StageLearner:  # fmt: skip
-    """A Learner for one stage: its blocks frozen, its optimiser fresh, the recipe's callbacks copied.
-
-    Each stage gets a Learner of its own around the same network. On one Learner for all, hyper-parameters of the stage
-    before stay in the optimiser, stale gradients decay frozen weights and callbacks keep their counts.
-    """
-    opt_func: Any = recipe.opt_func or Adam
-    learn = StageLearner(
-        dls, net, loss_func=loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
-        splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train", wd_bn_bias=recipe.wd_bn_bias,
-        cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
-    )  # fmt: skip
-    learn.auto_batch, learn.accumulate, learn.compiled = recipe.auto_batch, stage.accumulate, recipe.compile
-    learn.precision = Precision(precision, next(net.parameters()).device)
-    if stage.mix is not None:
-        learn.loss_func = MixedLoss(learn.loss_func)
-        learn.add_cb(MixBatches(stage.mix))
-    if stage.ema is not None:
-        learn.add_cb(Average(stage.ema))
-    if stage.clip is not None:
-        learn.add_cb(GradientClip(stage.clip))
-    learn.remove_cbs(ProgressCallback)
-    learn.logger = lambda _: None  # the run keeps its own history and progress
-    learn.create_opt()
-    if "max_lr_snapshot" in learn.opt.hypers[0]:  # timm's optimisers whose decay depends on their highest rate
-        learn.opt.set_hyper("max_lr_snapshot", list(stage.lrs))
-    learn.freeze_to(stage.freeze_to)
-    without_gradients(net)
-    if stage.batchnorm == "frozen":
-        learn.add_cb(FrozenEval.of(net, blocks, stage.freeze_to))
-    return learn
-
-
 def try_batch(learn: StageLearner, *, train: bool) -> float:
     """The loss of one batch, forward and, where it trains, backward with one step; no callback hears of it."""
     return try_on(learn, (learn.dls.train if train else learn.dls.valid).one_batch(), train=train)
@@ -378,8 +330,3 @@ def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
         learn.opt.step()
         learn.opt.zero_grad()
     return float(loss.detach())  # waits for the device
-
-
-def _fresh(cbs: Any) -> list[Callback]:
-    """Copies of the recipe's callbacks: what one stage left in them does not reach the next."""
-    return [copy.deepcopy(cb) if isinstance(cb, Callback) else cb() for cb in cbs]

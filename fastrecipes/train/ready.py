@@ -36,8 +36,9 @@ from fastrecipes.train.feature_parts import parts_of
 from fastrecipes.train.features import Features
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.gain import settled
-from fastrecipes.train.learner import StageLearner, stage_learner
+from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.loss import loss_of
+from fastrecipes.train.made import stage_learner
 from fastrecipes.train.parallel import has_unused, synced
 from fastrecipes.train.together import first_here_first, of_first
 
