@@ -5,7 +5,7 @@
 The runner's side is a real `run`: guard, schedule, metrics, history and validation (of one batch) are in it; from an epoch's
 `seconds` in history.csv the `wait_seconds` for images are taken off, since the bare loop has its batch at hand. The bare
 loop has the same network, memory format, fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and
-the same validation. First epochs and first steps, which pay for what is set up once, do not count. In turn, in one process;
+the same validation, and its freed memory stays too. First epochs and first steps, which pay for what is set up once, do not count. In turn, in one process;
 each round gives one ratio, whose median and range are printed.
 """
 
@@ -28,6 +28,7 @@ from rich.console import Console
 from torch import nn
 
 from fastrecipes import Constant, FolderSplitter, Recipe, Stage, run, sgd
+from fastrecipes.train.heap import kept_heap
 
 SIDE, EPOCHS = 64, 3
 
@@ -51,7 +52,8 @@ def line(arch: str, bs: int, rounds: int, steps: int, place: Path) -> str:
     """Both sides in turn, `rounds` times."""
     bare, ours = [], []
     for i in range(rounds):
-        bare.append(bare_step(arch, bs, 2 * steps, validations=2))
+        with kept_heap():
+            bare.append(bare_step(arch, bs, 2 * steps, validations=2))
         ours.append(run_step(arch, bs, steps, place, i))
     more = [mine - alone for mine, alone in zip(ours, bare, strict=True)]
     shares = [100 * (mine / alone - 1) for mine, alone in zip(ours, bare, strict=True)]
