@@ -25,7 +25,7 @@ from fastrecipes.train.bench_loading import check_stage
 from fastrecipes.train.display import counted
 from fastrecipes.train.freezing import groups_of
 from fastrecipes.train.guard import Guard
-from fastrecipes.train.heap import kept_heap, usual_heap
+from fastrecipes.train.heap import kept_heap
 from fastrecipes.train.kernels import fast_kernels
 from fastrecipes.train.loss import loss_of
 from fastrecipes.train.ready import Ready, make_ready, planned_as, stage_of
@@ -103,8 +103,7 @@ def _timed(ready: Ready, stage: StagePlan, seconds: float, on_round: Any) -> Sta
     found: dict[str, list[Mapping[str, float]]] = {name: [] for name in SIDES}
     for done in range(1, ROUNDS + 1):
         found["this"].append(_fitted(mine, slow, _clock(mine, ready, slow, seconds), ready))
-        with usual_heap():
-            found["fastai"].append(_fitted(plain, slow, _clock(plain, ready, slow, seconds)))
+        found["fastai"].append(_fitted(plain, slow, _clock(plain, ready, slow, seconds)))
         found["limit"].append(_bare(mine, batch, seconds))
         on_round(done)
     return StageSpeed(stage, ready.plan.precision, {name: Side(tuple(rounds)) for name, rounds in found.items()})

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["heap_words", "kept_heap", "usual_heap"]
+__all__ = ["heap_words", "kept_heap"]
 
 # mallopt(3)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -42,17 +42,6 @@ def kept_heap() -> Iterator[None]:
         _depth -= 1
         if _depth == 0:
             _set(_USUAL)
-
-
-@contextmanager
-def usual_heap() -> Iterator[None]:
-    """Within `kept_heap`: as glibc does by itself, to compare with."""
-    _set(_USUAL)
-    try:
-        yield
-    finally:
-        if _depth:
-            _set(_KEPT)
 
 
 def heap_words() -> str:
