@@ -5,8 +5,8 @@
 The runner's side is a real `run`: guard, schedule, metrics, history and validation (of one batch) are in it; from an epoch's
 `seconds` in history.csv the `wait_seconds` for images are taken off, since the bare loop has its batch at hand. The bare
 loop has the same network, memory format, fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and
-the same validation, and its freed memory stays too. First epochs and first steps, which pay for what is set up once, do not count. In turn, in one process;
-each round gives one ratio, whose median and range are printed.
+the same validation, and its freed memory stays too. First epochs and first steps, which pay for what is set up once, do not
+count. In turn, in one process; each round gives one ratio, whose median and range are printed.
 """
 
 from __future__ import annotations
