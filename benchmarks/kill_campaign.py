@@ -12,6 +12,8 @@ predictions, and the history but for its times. A planted error of one bit has t
 from __future__ import annotations
 
 import argparse
+import ctypes
+import faulthandler
 import hashlib
 import io
 import json
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 POINTS = ("batch", "validate", "fsync", "half_written", "before_rename", "after_rename")
+PATIENCE = 300  # seconds that a run with tiny images may take
 TIMES = ("seconds", "wait_seconds", "images_per_s", "memory_mb")
 WRITTEN = '''"""{name}"""
 from functools import partial
@@ -200,6 +203,7 @@ def start(
         return child
     code = 70
     try:
+        end_with_parent()
         log = said.open("a")
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -229,8 +233,37 @@ def wait(child: int, seconds: float | None = None) -> int | None:
     if seconds is not None:
         time.sleep(seconds)
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+    (status,) = ended([child]).values()
     return None if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def end_with_parent() -> None:
+    """In a forked child: it does not outlive who started it, on whose stderr SIGABRT says what each of its threads was at."""
+    faulthandler.enable(os.dup(2))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def ended(children: Sequence[int], each: Callable[[int, int], None] = lambda child, status: None) -> dict[int, int]:
+    """Wait for all; `each` hears of a child and its status, which are returned in the order in which they ended.
+
+    Raises TimeoutError where one does not end within `PATIENCE` seconds; it is aborted, and says where it was.
+    """
+    until = time.monotonic() + PATIENCE
+    statuses: dict[int, int] = {}
+    while left := [child for child in children if child not in statuses]:
+        for child in left:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                statuses[child] = status
+                each(child, status)
+        if time.monotonic() > until:
+            for child in left:
+                os.kill(child, signal.SIGABRT)
+                os.waitpid(child, 0)
+            raise TimeoutError(f"{len(left)} of {len(children)} processes did not end within {PATIENCE} s")
+        time.sleep(0.005)
+    return statuses
 
 
 def start_together(
@@ -268,13 +301,15 @@ def wait_together(case: Case, children: list[int], seconds: float | None) -> int
     if seconds is not None:
         time.sleep(seconds)
         os.kill(children[case.dies or 0], signal.SIGKILL)
-    statuses: dict[int, int] = {}
-    while len(statuses) < len(children):
-        child, status = os.wait()
-        statuses[child] = status
+    gone: set[int] = set()
+
+    def with_it(child: int, status: int) -> None:
+        gone.add(child)
         if os.WIFSIGNALED(status) and case.dies is None:
-            for other in set(children) - set(statuses):
+            for other in set(children) - gone:
                 os.kill(other, signal.SIGKILL)
+
+    statuses = ended(children, with_it)
     if any(map(os.WIFSIGNALED, statuses.values())):
         return None
     return os.WEXITSTATUS(statuses[children[0]])

@@ -13,6 +13,7 @@ from typing import Any
 
 import accelerate  # noqa: F401  # all that the processes need is here before they are forked
 import fastai.vision.all  # noqa: F401
+import kill_campaign as campaign
 from torch.distributed import TCPStore
 
 import fastrecipes.results.summary
@@ -32,7 +33,8 @@ class Started:
 
     def wait(self) -> list[int]:
         """Their exit codes; a signal's number, negative, for one that was killed."""
-        codes = [os.waitpid(pid, 0)[1] for pid in self.pids]
+        statuses = campaign.ended(self.pids)
+        codes = [statuses[pid] for pid in self.pids]
         return [-os.WTERMSIG(code) if os.WIFSIGNALED(code) else os.WEXITSTATUS(code) for code in codes]
 
     def kill(self, i: int, number: int = signal.SIGKILL) -> None:
@@ -67,6 +69,7 @@ def _forked(i: int, n: int, port: int, said: Path, words: Sequence[str], act: Ca
         return child
     code = 70
     try:
+        campaign.end_with_parent()
         handle = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         os.dup2(handle, 1)
         os.dup2(handle, 2)

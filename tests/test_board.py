@@ -9,11 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
+from children import child
 from made_runs import HARD, make_run
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -182,35 +185,32 @@ def test_other_pages_are_kept_out(tmp_path: Path) -> None:
         assert answer.headers["cross-origin-resource-policy"] == "same-origin"
 
 
-def started(out: Path) -> tuple[subprocess.Popen[str], str]:
+@contextmanager
+def started(out: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A board in a process of its own, and its address."""
     words = [sys.executable, "-m", "fastrecipes", "board", "--out", str(out)]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("board: http://127.0.0.1:"), line + (process.stderr.read() if process.stderr else "")
-    return process, line.split()[1]
+    with child(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("board: http://127.0.0.1:"), line + (process.stderr.read() if process.stderr else "")
+        yield process, line.split()[1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_signal_ends_it(tmp_path: Path, number: int, code: int) -> None:
     """With the code of every other command, and no traceback."""
-    process, _ = started(tmp_path)
-    os.kill(process.pid, number)
-    out, err = process.communicate(timeout=30)
+    with started(tmp_path) as (process, _):
+        os.kill(process.pid, number)
+        out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (code, "", "")
 
 
 def test_it_listens_on_the_loopback_address_alone(tmp_path: Path) -> None:
     """Another address of this machine finds nobody."""
-    process, address = started(tmp_path)
-    try:
+    with started(tmp_path) as (_, address):
         port = int(address.rpartition(":")[2])
         with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.2", port), timeout=5):
             pass
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
 
 
 def test_the_list_needs_no_torch(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from browser import opened
+from children import child
 from made_runs import HARD, epoch_row, make_run
 
 from fastrecipes.record.history import History, read_history
@@ -25,10 +26,9 @@ SOON = 20_000  # ms; the page asks every two seconds
 def board(tmp_path: Path) -> Iterator[str]:
     """The address of a board over tmp_path/runs, in a process of its own."""
     words = [sys.executable, "-m", "fastrecipes", "board", "--out", str(tmp_path / "runs")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with child(words, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         yield process.stdout.readline().split()[1]
-        process.terminate()
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import Any
 import kill_campaign as campaign
 import pytest
 import torch
+from children import child
 from conftest import Told, make_images
 from fastai.callback.core import Callback
 
@@ -416,7 +417,7 @@ def test_a_closed_stderr_does_not_end_the_run(recipe_file: Write, tmp_path: Path
     import sys
 
     words = [sys.executable, "-m", "fastrecipes", "run", str(recipe_file()), "--out", str(tmp_path / "runs")]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+    with child(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None
         process.stderr.readline()
         process.stderr.close()

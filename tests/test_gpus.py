@@ -18,6 +18,7 @@ from typing import Any
 import kill_campaign as campaign
 import pytest
 import torch
+from children import child
 from conftest import TINY, make_images
 from processes import run_together, started
 from torch import nn
@@ -415,11 +416,11 @@ def test_ctrl_c_on_the_launcher_writes_the_state(photos: Path, tmp_path: Path) -
     path = written(tmp_path, photos, stages, bs=4)
     command = [sys.executable, "-m", "fastrecipes", "run", str(path), "--out", str(tmp_path / "runs")]
     command += ["--processes", "2", "--no-pretrained"]
-    group = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list((tmp_path / "runs").glob("*/*/history.csv")) and group.poll() is None:
-        time.sleep(0.1)
-    group.send_signal(signal.SIGINT)
-    said = group.communicate(timeout=120)[1]
+    with child(command, stderr=subprocess.PIPE) as group:
+        while not list((tmp_path / "runs").glob("*/*/history.csv")) and group.poll() is None:
+            time.sleep(0.1)
+        group.send_signal(signal.SIGINT)
+        said = group.communicate(timeout=120)[1]
     assert group.returncode == 130, said
     assert said.count("error: ") == 1
     assert "error: stopped by SIGINT" in said

@@ -14,6 +14,7 @@ from typing import Any
 
 import kill_campaign as campaign
 import pytest
+from children import child
 from conftest import Told, make_images, stop_after
 
 from fastrecipes import RecipeError, StoppedError, load_recipe
@@ -122,7 +123,7 @@ def test_a_second_ctrl_c_stops_at_once(recipe_file: Write, tmp_path: Path) -> No
         ("epochs=1, unfreeze=1", "epochs=1000, unfreeze=1"),
     )  # fmt: skip
     words = [sys.executable, "-m", "fastrecipes", "run", str(path), "--out", str(tmp_path / "runs")]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+    with child(words, stderr=subprocess.PIPE) as process:
         wait_for(lambda: list(tmp_path.glob("runs/*/*/history.csv")))
         (tmp_path / "now").touch()
         time.sleep(1.0)
@@ -341,7 +342,7 @@ def test_one_process_a_run(cli: Cli, stopped: tuple[Path, Path]) -> None:
         "import sys, time; from pathlib import Path; from fastrecipes.record.lock import locked\n"
         f"with locked(Path({str(folder / 'lock')!r})): print('held', flush=True); time.sleep(600)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as holder:
+    with child([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         told = cli("run", path, "--resume", folder)
