@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastai.optimizer import OptimWrapper, set_item_pg
@@ -27,6 +27,9 @@ class DecayApart(OptimWrapper):
         self._n = len(self.opt.param_groups)
         self._layer_group = list(range(self._n))  # of each of torch's groups
         self._split({id(p) for p in apart})
+        self._param_lists: list[list[nn.Parameter]] = [[] for _ in range(self._n)]
+        for i, group in zip(self._layer_group, self.opt.param_groups, strict=True):
+            self._param_lists[i] += group["params"]
 
     def _split(self, apart: set[int]) -> None:
         for i, group in enumerate(list(self.opt.param_groups)):
@@ -39,18 +42,14 @@ class DecayApart(OptimWrapper):
                 self._layer_group.append(i)
 
     @property
-    def hypers(self) -> list[dict[str, Any]]:
+    def hypers(self) -> Sequence[dict[str, Any]]:  # type: ignore[override]  # read only
         """Hyper-parameters of each layer group, under fastai's names."""
-        groups = self.opt.param_groups[: self._n]
-        return [{self.fwd_map.get(k, k): v for k, v in _flat(group)} for group in groups]
+        return _Hypers(self.opt.param_groups[: self._n], self.fwd_map)
 
     @property
     def param_lists(self) -> list[list[nn.Parameter]]:  # type: ignore[override]  # never set
         """Parameters of each layer group, those that decay first."""
-        lists: list[list[nn.Parameter]] = [[] for _ in range(self._n)]
-        for i, group in zip(self._layer_group, self.opt.param_groups, strict=True):
-            lists[i] += group["params"]
-        return lists
+        return self._param_lists
 
     def _set_hyper(self, k: str, v: Any) -> None:
         for j, (i, group) in enumerate(zip(self._layer_group, self.opt.param_groups, strict=True)):
@@ -63,11 +62,25 @@ class DecayApart(OptimWrapper):
         return cls(opt, apart) if takes else opt
 
 
-def _flat(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a group holds beside its parameters, pairs of betas one by one: fastai's `detuplify_pg`, five times as fast.
+class _Hypers(Sequence):  # type: ignore[type-arg]
+    """What each of torch's groups holds beside its parameters, made when it is asked for: it is, several times a step."""
 
-    It is read several times a step.
-    """
+    def __init__(self, groups: list[dict[str, Any]], names: Mapping[str, str]) -> None:
+        self._groups, self._names = groups, names
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __getitem__(self, i: Any) -> Any:
+        found = self._groups[i]
+        return list(map(self._named, found)) if isinstance(i, slice) else self._named(found)
+
+    def _named(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        return {self._names.get(name, name): value for name, value in _flat(group)}
+
+
+def _flat(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What a group holds beside its parameters, pairs of betas one by one: fastai's `detuplify_pg`, five times as fast."""
     for name, value in group.items():
         if not isinstance(value, (tuple, list)):
             yield name, value

@@ -43,13 +43,22 @@ class Guard(Callback):
     def before_step(self) -> None:
         groups = self.learn.opt.param_lists  # to walk through the network takes ten times as long
         grads = [p.grad for group in groups for p in group if p.grad is not None]
-        if grads and not math.isfinite(float(torch.nn.utils.get_total_norm(grads))):
+        if grads and not _finite(grads):
             raise DivergedError(self._told("a gradient is infinite or NaN"))
 
     def _told(self, what: str) -> str:
         lr = max(h["lr"] for h in list(self.learn.opt.hypers)[self.stage.freeze_to :])
         place = f"{self.stage.label} epoch {self.learn.epoch + 1} batch {self.learn.iter + 1}"
         return f"{place}: {what} at learning rate {lr:.3g}; this step was not applied"
+
+
+def _finite(grads: list[torch.Tensor]) -> bool:
+    """Whether all are finite numbers. A sum that is finite has no other term; one that is not may just be too large."""
+    if grads[0].is_cpu:
+        total = torch.stack([grad.sum() for grad in grads]).sum()  # half the time of their norm
+    else:
+        total = torch.nn.utils.get_total_norm(grads)
+    return math.isfinite(float(total)) or all(bool(torch.isfinite(grad).all()) for grad in grads)
 
 
 def check_epoch(stage: StagePlan, row: dict[str, Any], learn: Any) -> None:

@@ -16,7 +16,7 @@ from fastai.callback.core import (
 )
 from fastai.callback.mixup import MixHandler
 from fastai.learner import Learner
-from fastai.torch_core import norm_bias_params, to_float
+from fastai.torch_core import TensorBase, norm_bias_params, to_float
 from torch import nn
 
 from fastrecipes.data.draws import Draws
@@ -31,6 +31,7 @@ from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
 from fastrecipes.train.state import Position, load_learner_state, waiting_gradients
+from fastrecipes.train.stepping import groups_joined
 from fastrecipes.train.together import level, mean_of, told_by_any, wait, whole
 
 __all__ = ["StageLearner", "try_batch", "try_on"]
@@ -85,10 +86,15 @@ class StageLearner(Learner):
         self.hearing = Hearing()
         super().__init__(*args, **kwargs)
 
-    def _call_one(self, event_name: str) -> None:
+    def __call__(self, event_name: str) -> None:
         """As fastai's, without asking callbacks that have nothing to say."""
         for cb in self.hearing.of(event_name, self.cbs):
             cb(event_name)
+
+    def _set_device(self, b: Any) -> Any:
+        """As fastai's, which rebuilds a batch that is where it should be."""
+        device = next(self.model.parameters()).device
+        return b if all(isinstance(t, torch.Tensor) and t.device == device for t in b) else super()._set_device(b)
 
     def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
         """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
@@ -296,20 +302,29 @@ class StageLearner(Learner):
         """
         counts = self.dl.counts(self.iter)
         if counts is None:
-            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss_grad = self._loss_of(self.pred, self.yb)
             self.loss = self.loss_grad.clone()
         elif self.training and any(
             isinstance(cb, MixHandler) for cb in self.cbs
         ):  # its loss knows its own images alone
-            self.loss_grad = self.loss_func(self.pred, *self.yb)
+            self.loss_grad = self._loss_of(self.pred, self.yb)
             self.loss = mean_of(self.loss_grad)
             self.loss_grad = self.loss_grad + (self.loss - self.loss_grad.detach())
         else:
             pred, yb = whole(self.pred, counts), tuple(whole(y, counts) for y in self.yb)
             if not self.training:
                 self.pred, self.yb = pred, yb
-            self.loss_grad = self.loss_func(pred, *yb)
+            self.loss_grad = self._loss_of(pred, yb)
             self.loss = self.loss_grad.clone()
+
+    def _loss_of(self, pred: Any, yb: Any) -> Any:
+        """The loss function's loss, without fastai's type: every use of a `TensorBase` goes through Python."""
+        loss = self.loss_func(pred, *yb)
+        return loss.as_subclass(torch.Tensor) if isinstance(loss, TensorBase) else loss
+
+    def _step(self) -> None:
+        with groups_joined(self.opt):
+            super()._step()
 
 
 def try_batch(learn: StageLearner, *, train: bool) -> float:
