@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from children import child
 from conftest import Told, make_images
 from fastai.callback.core import Callback
 
-from fastrecipes import DivergedError, Rollback, RunError, load_recipe
+from fastrecipes import DivergedError, Rollback, RunError, Stage, load_recipe
 from fastrecipes.data import loaders
 from fastrecipes.record.checkpoint import load_checkpoint, load_last
 from fastrecipes.record.history import read_history
@@ -120,6 +121,23 @@ def test_the_bad_step_is_not_applied(recipe_file: Write, tmp_path: Path, monkeyp
     with pytest.raises(DivergedError, match=r"stages.0 epoch 1 batch 2: a gradient is infinite or NaN"):
         run(load_recipe(recipe_file()), out=tmp_path / "runs")
     assert all(torch.equal(a, b) for a, b in zip(seen["before"], seen["net"].parameters(), strict=True))
+
+
+def test_gradients_whose_sum_is_too_large_are_no_divergence(
+    recipe_file: Write, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Each of them is a number: the step is taken."""
+    seen: list[torch.Tensor] = []
+
+    def huge(learn: StageLearner) -> None:
+        weight = next(p for p in learn.model.parameters() if p.requires_grad)
+        weight.register_hook(lambda grad: torch.full_like(grad, 3e38))
+        learn.model.register_full_backward_hook(lambda *_: seen.append(weight.detach().clone()))
+
+    at_batch(monkeypatch, 2, huge)
+    done = run(replace(load_recipe(recipe_file()), stages=[Stage(epochs=1, unfreeze=1, lr=1e-37)], wd=0), out=tmp_path)
+    assert seen
+    assert len(done.history) == 1
 
 
 def test_an_absurd_rate_diverges(cli: Cli, recipe_file: Write, tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ from fastrecipes.record.checkpoint import load_checkpoint, save_checkpoint
 from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.run import run
 from fastrecipes.train.state import _load_optimizer
+from fastrecipes.train.stepping import groups_joined
 
 Write = Callable[..., Path]
 OPTIMISERS = [sgd(), adam(), adamw(), radam(), radam(decoupled=True), lamb(), lion(), ranger(k=2), timm_optimiser("nadamw")]  # fmt: skip
@@ -296,6 +297,41 @@ def test_a_layer_group_stays_one_to_fastai() -> None:
     assert told == [(1, 0.1, betas, 1), (2, 0.2, betas, 1), (1, 0, betas, 3), (2, 0, betas, 1)]
     opt.freeze_to(1)
     assert [p.requires_grad for p in net.parameters()] == [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize("opt", [sgd(momentum=0.9, nesterov=True), adam(), adamw()], ids=shown)
+@pytest.mark.parametrize(("rates", "left"), [([1e-2, 1e-2], 2), ([1e-3, 1e-2], 4)])
+def test_groups_of_one_rate_are_stepped_together(opt: Any, rates: list[float], left: int) -> None:
+    """In as few groups as there are rates and decays, to the same weights bit for bit; the groups themselves stay."""
+    apart, groups = small_net()
+    one = made(opt, apart, groups)
+    together, groups = small_net()
+    other = made(opt, together, groups)
+    for each in (one, other):
+        each.set_hypers(lr=rates, wd=0.1)
+    held = other.opt.param_groups
+    for step in range(3):
+        draw = torch.Generator().manual_seed(step)
+        for p, q in zip(apart.parameters(), together.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=draw)
+            q.grad = p.grad.clone()
+        one.step()
+        with groups_joined(other):
+            assert len(other.opt.param_groups) == left
+            assert sum(len(group["params"]) for group in other.opt.param_groups) == 6
+            other.step()
+    assert other.opt.param_groups is held
+    assert [len(group["params"]) for group in held] == [1, 1, 3, 1]
+    assert all(torch.equal(p, q) for p, q in zip(apart.parameters(), together.parameters(), strict=True))
+
+
+def test_groups_of_an_optimiser_that_is_not_torchs_stay_apart() -> None:
+    """What a group has in common is that class's own affair."""
+    net, groups = small_net()
+    opt = made(timm_optimiser("lamb"), net, groups)
+    opt.set_hypers(lr=1e-2)
+    with groups_joined(opt):
+        assert len(opt.opt.param_groups) == 4
 
 
 @pytest.mark.parametrize(

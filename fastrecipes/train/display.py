@@ -264,17 +264,16 @@ class StageDisplay(Callback):
         self.display.bars.reset(self.display.epoch, description=place, total=len(self.learn.dl), visible=True, told="")
 
     def after_batch(self) -> None:
-        self.images += len(self.learn.yb[0]) if self.learn.yb else 0
-        speed = f"{self.images / max(1e-9, time.monotonic() - self.since):.0f} images/s"
-        self.display.bars.advance(self.display.epoch)
-        if not self.learn.training:
-            self.display.bars.update(self.display.epoch, told=speed)
+        learn, bars = self.learn, self.display.bars
+        self.display.batches_done += learn.training
+        if bars.disable:  # nobody looks, and reading the loss would wait for the device
             return
-        self.display.batches_done += 1
-        self.display.bars.advance(self.display.whole)
-        if self.display.bars.disable:  # reading the loss waits for the device: only where somebody looks
-            return
-        self.display.bars.update(self.display.epoch, told=f"loss {float(self.learn.smooth_loss):.3f} {speed}")
+        self.images += len(learn.yb[0]) if learn.yb else 0
+        told = f"{self.images / max(1e-9, time.monotonic() - self.since):.0f} images/s"
+        if learn.training:
+            bars.advance(self.display.whole)
+            told = f"loss {float(learn.smooth_loss):.3f} {told}"
+        bars.update(self.display.epoch, advance=1, told=told)
 
 
 def _told_values(row: dict[str, Any]) -> list[tuple[str, float]]:
