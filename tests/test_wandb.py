@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from fastrecipes.record.feed import Feed
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.results.from_wandb import is_offline_run, offline_run, wandb_runs
 from fastrecipes.results.stored import StoredRun, stored_run
+from fastrecipes.trackers.wandb_ import _service, end_service
 from fastrecipes.train.keeper import Keeper
 
 Write = Callable[..., Path]
@@ -37,8 +40,6 @@ SECRET = "PLANTED"  # in the environment, in paths, in arguments
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server, and a user at home in `tmp_path` who has a key for it; short waits."""
-    import wandb
-
     home = tmp_path / f"home-{SECRET}"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -51,10 +52,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-env")
         for name in ("START_SECONDS", "FINISH_SECONDS", "CHECK_SECONDS"):
             monkeypatch.setattr(f"fastrecipes.trackers.wandb_.{name}", 2)
-        wandb.teardown()
+        end_service()
         yield state
         state.fault = None
-        wandb.teardown()
+        end_service()
 
 
 @pytest.fixture
@@ -255,6 +256,29 @@ def test_a_server_that_fails(
     assert failed.err.startswith("error: wandb: ")
     assert failed.err.count("\n") == 1
     server.fault = None
+    assert cli("sync", folder).code == 0
+    assert rows_of(only(server)) == local(folder)
+
+
+def test_a_process_of_wandbs_that_does_not_end(
+    cli: Cli, recipe: list[object], server: Server, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """It is killed: the run ends as without W&B, and `sync` sends what is missing."""
+    plain, stopped = Keeper.batch_done, []
+
+    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
+        plain(self, learn, batch)
+        if not stopped:
+            stopped.append(_service())
+            os.kill(stopped[0].pid, signal.SIGSTOP)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Keeper, "batch_done", batch_done)
+        told = cli(*recipe, "--wandb", "cars")
+    assert told.code == 0
+    assert told.err.count("WARNING: wandb: wandb's own process did not answer within 6 s and was killed") == 1
+    assert stopped[0].wait(10) == -signal.SIGKILL
+    folder = only_run(tmp_path)
     assert cli("sync", folder).code == 0
     assert rows_of(only(server)) == local(folder)
 

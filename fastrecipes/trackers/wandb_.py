@@ -10,15 +10,17 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from subprocess import Popen
+from threading import Thread
 from typing import Any
 
 from fastrecipes.record.feed import AXES, Numbered
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.trackers.wandb_about import best_of, config_of, pictures_of, probed_of
 
-__all__ = ["Wandb"]
+__all__ = ["Wandb", "end_service"]
 
 START_SECONDS = 20.0  # that a start may wait for the server
 FINISH_SECONDS = 30.0  # and an end
@@ -91,25 +93,32 @@ class Wandb:
 
     def log(self, rows: Sequence[Numbered]) -> None:
         """Hand rows to wandb's own process, which sends them."""
-        for number, row in rows:
-            self._run.log(row, step=number)
+
+        def log() -> None:
+            for number, row in rows:
+                self._run.log(row, step=number)
+
+        _within(FINISH_SECONDS, log)
 
     def finish(self, code: int, count: int) -> None:
         """Best value, plots and confusion matrix; then wait until everything is sent, at most `FINISH_SECONDS`.
 
-        Raises RuntimeError where the server did not take everything.
+        Raises RuntimeError where the server did not take everything, TimeoutError where wandb's own process does not answer.
         """
+        with _ended_where_it_fails():
+            _within(2 * FINISH_SECONDS + CHECK_SECONDS, lambda: self._finish(code, count))
+
+    def _finish(self, code: int, count: int) -> None:
         self._run.summary.update(best_of(self._folder) | probed_of(self._folder))
         media = pictures_of(self._folder) if code == 0 and self._held <= count else {}
         if media:
             self._run.log(media, step=count)
-        with _ended_where_it_fails():
-            try:
-                self._run.finish(exit_code=code)
-            except TimeoutError as e:
-                raise RuntimeError(f"the server did not take everything within {FINISH_SECONDS:g} s") from e
-            if self.mode == "online":
-                self._check(count)
+        try:
+            self._run.finish(exit_code=code)
+        except TimeoutError as e:
+            raise RuntimeError(f"the server did not take everything within {FINISH_SECONDS:g} s") from e
+        if self.mode == "online":
+            self._check(count)
 
     def _check(self, count: int) -> None:
         """Ask the server for the number of its last row: a refused upload ends without an error of wandb's."""
@@ -138,10 +147,55 @@ class Wandb:
 @contextmanager
 def _ended_where_it_fails() -> Iterator[None]:
     """End wandb's own process after an error: it would go on trying, and know the run as one that is in use."""
-    import wandb
-
     try:
         yield
     except Exception:
-        wandb.teardown()
+        end_service()
         raise
+
+
+def end_service() -> None:
+    """End wandb's own process, within `FINISH_SECONDS`."""
+    with suppress(TimeoutError):
+        _within(FINISH_SECONDS, _tear_down)
+
+
+def _tear_down() -> None:
+    import wandb
+
+    with suppress(Exception, SystemExit):  # wandb exits with the code of its process
+        wandb.teardown()
+
+
+def _within(seconds: float, act: Callable[[], None]) -> None:
+    """Do what asks something of wandb's own process, for whose answer wandb waits without a limit.
+
+    The process is killed where it takes longer. Raises TimeoutError then, and else what `act` raises.
+    """
+    service, failed = _service(), list[BaseException]()
+
+    def go() -> None:
+        try:
+            act()
+        except BaseException as e:
+            failed.append(e)
+
+    acting = Thread(target=go, daemon=True)
+    acting.start()
+    acting.join(seconds)
+    if acting.is_alive():
+        if service is not None:
+            service.kill()
+        acting.join(seconds)
+        raise TimeoutError(f"wandb's own process did not answer within {seconds:g} s and was killed")
+    if failed:
+        raise failed[0]
+
+
+def _service() -> Popen[bytes] | None:
+    """The process, as wandb 0.31 holds it; None where there is none or another wandb holds it otherwise."""
+    from wandb.sdk import wandb_setup
+
+    with suppress(AttributeError):
+        return wandb_setup.singleton()._connection._proc._process  # type: ignore[union-attr]
+    return None
