@@ -110,7 +110,7 @@ def test_what_bounds_a_stage(mine: tuple[float, ...], bound: str) -> None:
     ("words", "message"),
     [
         (["--stage", "2"], "--stage 2: no stage 2; stages are numbered 0 to 1"),
-        (["--stage", "-1"], "Invalid value for '--stage': Input should be greater than or equal to 0; see fastrecipes bench --help"),
+        (["--stage", "-1"], "Invalid value for '--stage': -1 is not in the range x>=0; see fastrecipes bench --help"),
         (["--seconds", "inf"], "--seconds inf: expected a number >= 0, such as 2"),
         (["--data", "/no/such/place"], "data: /no/such/place: no such folder; --data DIR gives the folder of the images"),
         (["--set", "stages.0.epocs=3"], "--set stages.0.epocs=3: Stage has no field 'epocs'; did you mean 'epochs'?"),

@@ -40,7 +40,7 @@ def refused(told: Told, message: str) -> None:
         (["--scale", "nan"], "--scale nan: expected a number > 0, such as 0.1"),
         (["--weights", "/no/such/file"], "--weights /no/such/file: no such file"),
         (["--stes", "bs=3"], "No such option: --stes (Possible options: --scale, --set); see fastrecipes run --help"),
-        (["--workers", "-1"], "Invalid value for '--workers': Input should be greater than or equal to 0; see fastrecipes run --help"),
+        (["--workers", "-1"], "Invalid value for '--workers': -1 is not in the range x>=0; see fastrecipes run --help"),
         (["--set", "arch=resnet18x"], None),
         (["--set", "stages.0.unfreeze=layer9"], "{R}: stages[0].unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: " + BLOCKS),
         (["--set", "stages.0.unfreeze=7"], f"{{R}}: stages[0].unfreeze=7: the network has 5 blocks ({BLOCKS})"),

@@ -192,7 +192,7 @@ def same(d: Path) -> None:
         (keep, ["--valid-pct", "nan"], "--valid-pct nan: expected a share above 0 and below 1, such as 0.2"),
         (keep, ["--test-pct", "-0.1"], "--test-pct -0.1: expected a share of at least 0 and below 1, such as 0.1"),
         (keep, ["--valid-pct", "0.8", "--test-pct", "0.2"], "--valid-pct 0.8 and --test-pct 0.2: nothing is left to train on; their sum has to be below 1"),
-        (keep, ["--seed", "-1"], "Invalid value for '--seed': Input should be greater than or equal to 0; see fastrecipes split --help"),
+        (keep, ["--seed", "-1"], "Invalid value for '--seed': -1 is not in the range x>=0; see fastrecipes split --help"),
     ],
 )  # fmt: skip
 def test_wrong_input(cli: Cli, photos: Path, tmp_path: Path, spoil: Any, words: list[str], message: str) -> None:
