@@ -103,10 +103,10 @@ def our_epoch(ready: Ready, stage: StagePlan, *, kept: bool) -> Callable[[], Non
     fill_images(learn.dls.loaders)
     keeper: Any = Unkept(ready.plan.seed)
     train, *others = learn.features.parts
-    train.views = train.views if kept else 0
+    train.views = train.views if kept else ()
     for part in (train, *others):
-        for view in range(part.views):
-            learn.features.prepare(part, view, keeper)
+        for epoch in range(len(part.views)):
+            learn.features.prepare(part, epoch, keeper)
 
     def epoch() -> None:
         learn.begin_at(Position(stage.index), None, keeper, {})

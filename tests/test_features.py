@@ -146,7 +146,68 @@ def test_views(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     checked = 2 * 8
     assert computed.images == (2 * 36 + 12) + (2 * 36 + 12) + checked
     plan, _ = plan_recipe(moving)
-    assert [(s.prefix.views, s.prefix.augmented) for s in plan.stages if s.prefix] == [(3, True), (2, True)]
+    assert [(s.prefix.views, s.prefix.augmented) for s in plan.stages if s.prefix] == [
+        ((0, 1, 2), True),
+        ((0, 1), True),
+    ]
+
+
+def test_stages_on_the_same_images_share_views(moving: Recipe) -> None:
+    """Their epochs count together, the views that served least come first, and what comes later changes nothing before it."""
+
+    def kept(*epochs: int, **given: Any) -> list[tuple[int, ...]]:
+        stages = [Stage(epochs=n, unfreeze=0, lr=1e-2) for n in epochs]
+        plan, _ = plan_recipe(replace(moving, stages=stages, **given))
+        return [stage.prefix.views for stage in plan.stages if stage.prefix]
+
+    five = kept(5, 5, 5, 5)
+    assert five == [(0, 1, 2, 3), (1, 2, 3, 0), (4, 5, 2, 3, 0), (6, 7, 4, 5, 1)]
+    assert [kept(*[5] * n) for n in (1, 2, 3)] == [five[:1], five[:2], five[:3]]
+    assert kept(5, 5, 40)[:2] == five[:2]
+    assert kept(3, 2, 1, cache=views(k=4)) == [(0, 1, 2), (3, 0), (1,)]
+    other = [
+        Stage(epochs=5, unfreeze=0, lr=1e-2),
+        Stage(epochs=5, unfreeze=0, lr=1e-2, size=40),
+        Stage(epochs=5, unfreeze=0, lr=1e-2),
+    ]
+    plan, _ = plan_recipe(replace(moving, stages=other))
+    assert [stage.prefix.views for stage in plan.stages if stage.prefix] == [(0, 1, 2, 3), (0, 1, 2, 3), (1, 2, 3, 0)]
+
+
+def test_each_epoch_sees_its_view(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order that the plan says, over stages."""
+    plain, seen = Features.batches, list[tuple[int, int]]()
+
+    def batches(self: Features, part: Any, epoch: int) -> Any:
+        if part.trains:
+            seen.append((len(part.views), part.view_of(epoch)))
+        return plain(self, part, epoch)
+
+    monkeypatch.setattr(Features, "batches", batches)
+    stages = [Stage(epochs=3, unfreeze=0, lr=1e-2), Stage(epochs=3, unfreeze=0, lr=1e-2)]
+    run(replace(moving, stages=stages, cache=views(k=2)), out=tmp_path / "runs")
+    assert seen == [(2, 0), (2, 1), (2, 0), (2, 1), (2, 0), (2, 1)]
+
+
+def test_other_views_are_told(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """A run that goes on with a smaller cache cannot keep what it kept: it says that it is another training now."""
+    from fastrecipes.train.keeper import Keeper
+
+    plain = Keeper.batch_done
+
+    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
+        if (self.stage.index, learn.epoch, batch) == (0, 1, 2):
+            self.stop.asked = signal.SIGTERM
+        plain(self, learn, batch)
+
+    with monkeypatch.context() as m:
+        m.setattr(Keeper, "batch_done", batch_done)
+        with pytest.raises(StoppedError):
+            run(moving, out=tmp_path / "cut")
+    monkeypatch.setenv("FASTRECIPES_CACHE_LIMIT", "100KB")
+    run(moving, out=tmp_path / "cut", resume=True)
+    told = "WARNING: views of stages.0 were 1, 2, 3 when the run began and are fresh ones now; the run goes on, but not bit for bit"
+    assert told in capsys.readouterr().err
 
 
 def test_views_differ(moving: Recipe, tmp_path: Path) -> None:
@@ -313,7 +374,7 @@ def test_what_keeps_no_features(moving: Recipe) -> None:
         plan, _ = plan_recipe(replace(moving, **change))
         prefix = plan.stages[0].prefix
         assert prefix is not None
-        assert (prefix.views, prefix.why) == (0, why)
+        assert (prefix.views, prefix.why) == ((), why)
     for change in ({"prefix": "off"}, {"compile": True}, {"batchnorm": "train"}, {"batchnorm": "frozen_affine"}):
         plan, _ = plan_recipe(replace(moving, **change))
         assert plan.stages[0].prefix is None

@@ -14,7 +14,8 @@ __all__ = ["Views", "views"]
 class Views:
     """Features of `k` fixed augmented views of each training image stand in for those of fresh ones.
 
-    Epoch e of a stage trains on view e modulo k. Nothing is lost where a stage has no more epochs than views.
+    Each epoch trains on one of them, those first that served the fewest epochs; stages on the same images share them. Nothing
+    is lost where these have no more epochs together than there are views.
 
     >>> views(k=2).k
     2

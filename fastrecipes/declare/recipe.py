@@ -207,8 +207,8 @@ class Recipe:
     normalisation folded into convolutions, in bf16 where "auto" precision found that faster; "off": with the network"""
     cache: Annotated[Any, _CACHE] = "auto"
     """what such blocks make of the images is computed once and kept in the user's cache. "auto": all of it where training
-    images are not augmented; where they are, fixed views of each stand in for fresh ones, four or, in stages of more than
-    ten epochs, one for every 2.5 epochs; views(k=4): so many; "off": nothing"""
+    images are not augmented; where they are, fixed views of each stand in for fresh ones, one for every 2.5
+    epochs of all stages on them so far, and at least four; views(k=4): so many; "off": nothing"""
     pretrained: Annotated[bool, _FLAG] = True
     """start from the ImageNet weights of the network's library"""
     weights: Annotated[str | Path | None, optional(path())] = None

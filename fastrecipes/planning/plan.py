@@ -27,12 +27,13 @@ class FrozenPlan:
 
     values: int
     """numbers that they make of one image"""
-    views: int
-    """of each training image whose features are kept; 0: they are computed in every epoch"""
-    valid: bool
-    """whether those of validation images are kept"""
     augmented: bool
     """whether views differ, so that they stand in for fresh augmentation"""
+    valid: bool = False
+    """whether those of validation images are kept"""
+    views: tuple[int, ...] = ()
+    """numbers of the views of each training image whose features are kept, epoch by epoch and then again from the first;
+    stages on the same images count alike. Empty: features are computed in every epoch"""
     why: str | None = None
     """why no view is kept"""
 
@@ -85,6 +86,11 @@ class StagePlan:
     def label(self) -> str:
         """How the command line names this stage: `--set stages.0.lr=...`."""
         return f"stages.{self.index}"
+
+    @property
+    def sees(self) -> tuple[int, int, float | None]:
+        """What its views of an image depend on beside the run's seed: stages where it is equal share them."""
+        return self.size, self.bs, self.aug
 
     @property
     def trains(self) -> str:

@@ -23,12 +23,13 @@ from fastrecipes.nets.weights import pretrained_source
 from fastrecipes.planning.frozen import planned_prefix
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.optimiser import hypers_of, optimiser_problems
-from fastrecipes.planning.plan import FrozenPlan, Group, Plan, StagePlan
+from fastrecipes.planning.plan import Group, Plan, StagePlan
 from fastrecipes.planning.precision import with_precision
 from fastrecipes.planning.probing import probe_plan
 from fastrecipes.planning.processes import process_notes, process_problems, rate_scale, syncs
 from fastrecipes.planning.rates import group_rates
 from fastrecipes.planning.start import start_file
+from fastrecipes.planning.views import with_views
 from fastrecipes.ranks import here
 
 __all__ = ["make_plan"]
@@ -91,7 +92,7 @@ def _resolved_stages(
             stages.append(_resolved(recipe, i, stage, dataset, net, blocks, random))
         except RecipeError as e:
             problems += [f"{_where(recipe, i)}{problem}" for problem in e.problems]
-    return problems, tuple(stages)
+    return problems, tuple(with_views(stages, recipe.cache, len(dataset.train), len(dataset.valid)))
 
 
 def _where(recipe: Recipe, i: int) -> str:
@@ -116,7 +117,7 @@ def _resolved(
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
         aug=recipe.of(stage, "aug"), images=_images(recipe, stage, dataset),
-        prefix=_prefix(recipe, stage, net, blocks, first, batchnorm, dataset),
+        prefix=planned_prefix(recipe, stage, net, blocks, first) if batchnorm == "frozen" else None,
         sync_bn=syncs(recipe, net, blocks, first, batchnorm),
     )  # fmt: skip
     return _placed("lr: ", _with_rates, whole, stage.lr, names, rate_scale(recipe.scale_lr))
@@ -131,14 +132,6 @@ def _with_rates(stage: StagePlan, lr: Any, names: Sequence[str], scale: float) -
     )  # norm layers of frozen groups train at their groups' rates
     probe = probe_plan(lr, names, slice(first, None), stage.steps)
     return replace(stage, probe=probe, lrs=stage.lrs if probe.finds else probe.ends(stage.freeze_to)[1])
-
-
-def _prefix(
-    recipe: Recipe, stage: Stage, net: nn.Module, blocks: Blocks, first: int, batchnorm: str, dataset: Dataset
-) -> FrozenPlan | None:
-    if batchnorm != "frozen":
-        return None
-    return planned_prefix(recipe, stage, net, blocks, first, (len(dataset.train), len(dataset.valid)))
 
 
 def _images(recipe: Recipe, stage: Stage, dataset: Dataset) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -136,18 +137,23 @@ def _extras_of(stage: StagePlan) -> Iterator[str]:
 
 def _frozen(plan: Plan) -> Iterator[str]:
     """What the frozen blocks of each stage compute once."""
+    before = dict[Any, set[int]]()  # views of earlier stages, by what these see
     for stage in plan.stages:
         if stage.prefix is not None:
             of = stage.frozen[0] if len(stage.frozen) == 1 else f"{stage.frozen[0]} .. {stage.frozen[-1]}"
-            yield f"{stage.label}: frozen {escape(of)} {_kept(plan, stage.prefix)}"
+            seen = before.setdefault(stage.sees, set())
+            yield f"{stage.label}: frozen {escape(of)} {_kept(plan, stage.prefix, seen)}"
+            seen.update(stage.prefix.views)
 
 
-def _kept(plan: Plan, prefix: FrozenPlan) -> str:
-    if not prefix.views:
+def _kept(plan: Plan, prefix: FrozenPlan, seen: Set[int]) -> str:
+    n = len(prefix.views)
+    if not n:
         return f"run in every epoch without a gradient; nothing of them is kept: {prefix.why}"
-    views = f"for {prefix.views} views of each image, which stand in for fresh ones" if prefix.augmented else "once"
+    new = f" ({len({*prefix.views} - seen)} of them new)" if seen else ""
+    views = f"for {n} views of each image{new}, which stand in for fresh ones" if prefix.augmented else "once"
     width = 2 if plan.frozen_precision in ("bf16", "fp16") else 4
-    size = width * prefix.values * (prefix.views * plan.n_train + plan.n_valid)
+    size = width * prefix.values * (n * plan.n_train + plan.n_valid)
     return f"run {views}; kept: {size_words(size)}"
 
 

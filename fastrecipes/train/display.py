@@ -232,7 +232,7 @@ def _work(stage: StagePlan) -> float:
     Blocks whose features are kept cost nothing.
     """
     share = len(stage.trained) / (len(stage.trained) + len(stage.frozen))
-    kept = stage.prefix is not None and stage.prefix.views > 0
+    kept = stage.prefix is not None and stage.prefix.views
     return stage.bs * stage.size**2 * ((share if kept else 1.0) + 2 * share)
 
 

@@ -27,8 +27,8 @@ class Part:
     dl: SeededDL
     targets: torch.Tensor
     """class numbers (n,)"""
-    views: int
-    """of each image; 0: none are kept"""
+    views: tuple[int, ...]
+    """numbers of those that are kept, in the order of epochs; empty: none are"""
     key: tuple[Any, ...]
     """what the images depend on, beside the draws of a view"""
     known: bool
@@ -41,9 +41,13 @@ class Part:
         """Whether its images come in views."""
         return self.name == "training"
 
+    def view_of(self, epoch: int) -> int:
+        """The view that an epoch of the stage sees."""
+        return self.views[epoch % len(self.views)]
+
     def what(self, view: int) -> str:
         """A view in words."""
-        of = f", view {view + 1} of {self.views}" if self.views > 1 else ""
+        of = f", view {self.views.index(view) + 1} of {len(self.views)}" if len(self.views) > 1 else ""
         return f"features of the {self.name} images{of}"
 
 
@@ -52,18 +56,18 @@ def parts_of(recipe: Recipe, dataset: Dataset, stage: StagePlan, learn: Any, sta
     block: Any = block_of(recipe.data, stage.size, stage.aug)
     tfms = (block.type_tfms, block.item_tfms, block.batch_tfms, block.getters)
     images = digest_of(tfms, stats, _code(recipe), stage.bs, stage.images)
-    views, keeps_valid = (stage.prefix.views, stage.prefix.valid) if stage.prefix else (0, False)
+    views, once = ((), ()) if stage.prefix is None else (stage.prefix.views, (0,) * stage.prefix.valid)
     parts = [
         _part(dataset, "training", learn.dls.train, dataset.train, views, images),
-        _part(dataset, "validation", learn.dls.valid, dataset.valid, int(keeps_valid), images),
+        _part(dataset, "validation", learn.dls.valid, dataset.valid, once, images),
     ]
     if learn.seen is not None:
         items = seen_items(dataset, recipe.seed)
-        parts.append(_part(dataset, "clean training", learn.seen, items, int(keeps_valid), images))
+        parts.append(_part(dataset, "clean training", learn.seen, items, once, images))
     return parts
 
 
-def _part(dataset: Dataset, name: str, dl: SeededDL, items: Sequence[int], views: int, images: str) -> Part:
+def _part(dataset: Dataset, name: str, dl: SeededDL, items: Sequence[int], views: tuple[int, ...], images: str) -> Part:
     number = {label: i for i, label in enumerate(dataset.vocab)}
     targets = torch.tensor([number[dataset.labels[i]] for i in items])
     sums = [dataset.checksums[i] for i in items] if dataset.checksums else [""]

@@ -47,13 +47,13 @@ class Features:
 
     def __init__(
         self, parts: Sequence[Part], prefix: FrozenPrefix, store: Store | None, seed: int,
-        later: Callable[[], Iterable[tuple[FrozenPrefix, int]]] = tuple,
+        later: Callable[[], Iterable[tuple[FrozenPrefix, Sequence[int]]]] = tuple,
     ) -> None:  # fmt: skip
         self.parts, self.prefix, self.store, self.seed = parts, prefix, store, seed
         self._make_later, self._used = later, set[str]()
 
     @cached_property
-    def later(self) -> list[tuple[FrozenPrefix, int]]:
+    def later(self) -> list[tuple[FrozenPrefix, Sequence[int]]]:
         """Those whose features do come out on the way."""
         return [(prefix, views) for prefix, views in self._make_later() if self.prefix.passes(prefix)]
 
@@ -66,11 +66,11 @@ class Features:
         part = self.of(dl)
         if part is None or self.store is None:
             return False
-        return all(self.store.has(self._key(self.prefix, part, view)) for view in range(part.views))
+        return all(self.store.has(self._key(self.prefix, part, view)) for view in part.views)
 
     def prepare(self, part: Part, epoch: int, watch: Watch) -> None:
         """Have the features that an epoch needs. Raises MemoryError where there is room neither on the disk nor in memory."""
-        view = epoch % part.views
+        view = part.view_of(epoch)
         if view in part.kept:
             return
         with first_here_first():
@@ -78,7 +78,7 @@ class Features:
 
     def batches(self, part: Part, epoch: int) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
         """Features and class numbers of the batches of an epoch that is prepared, from the loader's `first_batch` on."""
-        dl, rows = part.dl, part.kept[epoch % part.views]
+        dl, rows = part.dl, part.kept[part.view_of(epoch)]
         idxs = torch.tensor([int(i) for i in dl.get_idxs()], device=rows.device)
         targets = part.targets.to(rows.device)
         for which in idxs.split(dl.bs)[: len(dl) - dl.first_batch]:
@@ -117,7 +117,7 @@ class Features:
 
     def _later(self, store: Store, part: Part, view: int) -> list[FrozenPrefix]:
         """The prefixes of later stages that will ask for this view and whose features are not there."""
-        wanted = [prefix for prefix, views in self.later if not part.trains or view < views]
+        wanted = [prefix for prefix, views in self.later if not part.trains or view in views]
         return [prefix for prefix in wanted if store.read(self._key(prefix, part, view)) is None]
 
     def _writing(self, store: Store, prefix: FrozenPrefix, part: Part, view: int) -> AbstractContextManager[Any]:

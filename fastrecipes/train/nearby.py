@@ -82,7 +82,7 @@ class Nearby:
 
 def is_cheap(stage: StagePlan) -> bool:
     """Whether what the frozen blocks make of the training images is kept, so that to try a rate costs little."""
-    return stage.prefix is not None and stage.prefix.views > 0
+    return stage.prefix is not None and bool(stage.prefix.views)
 
 
 def steps_of(stage: StagePlan) -> int:

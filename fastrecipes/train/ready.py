@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -209,11 +209,10 @@ def _features(ready: Ready, stage: StagePlan, learn: StageLearner) -> Features |
     return Features(parts, learn.prefix, store, ready.plan.seed, partial(_later, ready, stage))
 
 
-def _later(ready: Ready, stage: StagePlan) -> Iterator[tuple[FrozenPrefix, int]]:
-    """The frozen blocks of later stages that see the same images as `stage`, and how many views those keep."""
-    images = (stage.size, stage.bs, stage.aug)
+def _later(ready: Ready, stage: StagePlan) -> Iterator[tuple[FrozenPrefix, Sequence[int]]]:
+    """The frozen blocks of later stages that see the same images as `stage`, and which views those keep."""
     for other in ready.plan.stages[stage.index + 1 :]:
-        if other.prefix is None or (other.size, other.bs, other.aug) != images or other.freeze_to > stage.freeze_to:
+        if other.prefix is None or other.sees != stage.sees or other.freeze_to > stage.freeze_to:
             continue
         prefix = _prefix(ready, other)
         if prefix is not None and (other.prefix.views or other.prefix.valid):

@@ -179,7 +179,7 @@ def _split_as(rows: Sequence[SplitRow], dataset: Dataset) -> Dataset:
 
 
 def other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
-    """What rounds otherwise: other versions, another device, another number of threads."""
+    """What rounds otherwise: other versions, another device, another number of threads; and other views of the images."""
     from fastrecipes.train.facts import facts_of
 
     now = facts_of(ready)
@@ -190,6 +190,17 @@ def other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
     for name, value in is_.items():
         if was.get(name) != value:
             yield f"{name} was {was.get(name)} when the run began and is {value} now"
+    for stage, before in zip(ready.plan.stages, info.get("plan", {}).get("stages", ()), strict=False):
+        views, kept = ((before.get("prefix") or {}).get("views", ()), stage.prefix.views if stage.prefix else ())
+        if views != list(kept):
+            yield f"views of {stage.label} were {_numbers(views)} when the run began and are {_numbers(kept)} now"
+
+
+def _numbers(views: Any) -> str:
+    """The views that a stage keeps, in words."""
+    if not isinstance(views, Sequence):  # of a run from before views were counted over stages
+        return f"{views} of each image"
+    return ", ".join(str(view + 1) for view in views) or "fresh ones"
 
 
 def run_of(out: Path, recipe: str, given: str | Path | bool) -> RunFolder:
