@@ -1,12 +1,12 @@
-"""What the runner costs on top of an identical bare loop of torch: steps of about 100 ms, and steps that compute next to nothing.
+"""What the runner, and plain fastai, cost on top of an identical bare loop of torch: steps of about 100 ms, and very short ones.
 
     python benchmarks/overhead.py [--rounds 7] [--steps 40]
 
-The runner's side is a real `run`: guard, schedule, metrics, history and validation (of one batch) are in it; from an epoch's
-`seconds` in history.csv the `wait_seconds` for images are taken off, since the bare loop has its batch at hand. The bare
-loop has the same network, memory format, fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and
-the same validation, and its freed memory stays too. First epochs and first steps, which pay for what is set up once, do not
-count. In turn, in one process; each round gives one ratio, whose median and range are printed.
+The runner's side is a real `run`: guard, schedule, metrics, history and validation (of one batch) are in it. The bare loop has
+the same network, memory format, fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and the same
+validation, and its freed memory stays too. All three load the same images with fastai's loader in the process that trains, since
+a step finds other things in the processor's caches after that; the wait for them is taken off. First epochs, which pay for what
+is set up once, do not count. In turn, in one process; medians and ranges of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,27 @@ import argparse
 import io
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import timm
 import torch
-from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, get_image_files, parent_label
+from fastai.vision.all import (
+    Callback,
+    CategoryBlock,
+    CrossEntropyLossFlat,
+    DataBlock,
+    ImageBlock,
+    Learner,
+    OptimWrapper,
+    TfmdDL,
+    get_image_files,
+    parent_label,
+)
 from PIL import Image
 from rich.console import Console
 from torch import nn
@@ -50,16 +63,16 @@ def main() -> None:
 
 def line(arch: str, bs: int, rounds: int, steps: int, place: Path) -> str:
     """Both sides in turn, `rounds` times."""
-    bare, ours = [], []
+    bare, fastai, ours = [], [], []
     for i in range(rounds):
         with kept_heap():
-            bare.append(bare_step(arch, bs, 2 * steps, validations=2))
+            bare.append(bare_step(arch, bs, place))
+            fastai.append(fastai_step(arch, bs, place))
         ours.append(run_step(arch, bs, steps, place, i))
-    more = [mine - alone for mine, alone in zip(ours, bare, strict=True)]
-    shares = [100 * (mine / alone - 1) for mine, alone in zip(ours, bare, strict=True)]
-    return (
-        f"{arch}, bs {bs}: a bare step {1e3 * median(bare):.2f} ms, the runner adds {spread([1e3 * s for s in more])} ms, "
-        f"{spread(shares)} %"
+    return f"{arch}, bs {bs}: a bare step {1e3 * median(bare):.2f} ms; " + "; ".join(
+        f"{name} adds {spread([1e3 * (one - alone) for one, alone in zip(times, bare, strict=True)])} ms, "
+        f"{spread([100 * (one / alone - 1) for one, alone in zip(times, bare, strict=True)])} %"
+        for name, times in (("plain fastai", fastai), ("the runner", ours))
     )
 
 
@@ -79,32 +92,90 @@ def run_step(arch: str, bs: int, steps: int, place: Path, seed: int) -> float:
     return sum(row["seconds"] - row["wait_seconds"] for row in done.history[1:]) / ((EPOCHS - 1) * steps)
 
 
-def bare_step(arch: str, bs: int, steps: int, validations: int) -> float:
-    """Seconds a step of the same work in torch alone."""
-    net = timm.create_model(arch, num_classes=2).to(memory_format=torch.channels_last)
-    opt = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, fused=True)
-    x, y, loss_func = torch.randn(bs, 3, SIDE, SIDE), torch.arange(bs) % 2, nn.CrossEntropyLoss()
+class Waited(TfmdDL):
+    """Fastai's loader, which counts the seconds that it is waited for."""
 
-    def train(n: int) -> None:
+    seconds = 0.0
+
+    def __iter__(self) -> Any:
+        batches, end = super().__iter__(), object()
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, end)
+            Waited.seconds += time.perf_counter() - started
+            if batch is end:
+                return
+            yield batch
+
+
+def made(arch: str, bs: int, place: Path) -> tuple[Any, nn.Module]:
+    """The loaders and the network."""
+    dls = block(SIDE).dataloaders(place / "images", bs=bs, num_workers=0, dl_type=Waited)
+    return dls, timm.create_model(arch, num_classes=2).to(memory_format=torch.channels_last)
+
+
+def bare_step(arch: str, bs: int, place: Path) -> float:
+    """Seconds a step of the same work in torch alone."""
+    dls, net = made(arch, bs, place)
+    opt, loss_func = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, fused=True), nn.CrossEntropyLoss()
+
+    def epoch() -> None:
         net.train()
-        for _ in range(n):
-            loss_func(net(x), y).backward()
+        for x, y in dls.train:
+            loss_func(net(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor)).backward()
             opt.step()
             opt.zero_grad()
+        net.eval()
+        with torch.no_grad():
+            for x, y in dls.valid:
+                loss_func(net(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor))
 
-    train(5)
-    started = time.perf_counter()
-    train(steps)
-    net.eval()
-    with torch.no_grad():
-        for _ in range(validations):
-            loss_func(net(x), y)
-    return (time.perf_counter() - started) / steps
+    return timed(epoch, len(dls.train))
+
+
+def fastai_step(arch: str, bs: int, place: Path) -> float:
+    """The same in fastai's Learner, with the callbacks that it has of its own."""
+    dls, net = made(arch, bs, place)
+    sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9, fused=True))
+    learn = Learner(dls, net, loss_func=CrossEntropyLossFlat(), opt_func=sgd, lr=1e-5)
+    clock = Epochs()
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(EPOCHS, cbs=clock)
+    return sum(clock.seconds[1:]) / ((EPOCHS - 1) * len(dls.train))
+
+
+class Epochs(Callback):
+    """Seconds of each epoch, waits for images taken off."""
+
+    def before_fit(self) -> None:
+        """None so far."""
+        self.seconds = list[float]()
+
+    def before_epoch(self) -> None:
+        """An epoch begins."""
+        self.started, Waited.seconds = time.perf_counter(), 0.0
+
+    def after_epoch(self) -> None:
+        """And ends."""
+        self.seconds.append(time.perf_counter() - self.started - Waited.seconds)
+
+
+def timed(epoch: Callable[[], None], steps: int) -> float:
+    """Seconds a step of all epochs but the first, waits for images taken off."""
+    epoch()
+    started, Waited.seconds = time.perf_counter(), 0.0
+    for _ in range(EPOCHS - 1):
+        epoch()
+    return (time.perf_counter() - started - Waited.seconds) / ((EPOCHS - 1) * steps)
 
 
 def about_100_ms() -> int:
     """The batch size at which a step of resnet18 takes about so long here."""
-    seconds = {bs: bare_step("resnet18", bs, 5, 0) for bs in (4, 8, 16, 32)}
+    seconds = dict[int, float]()
+    for bs in (4, 8, 16, 32):
+        with tempfile.TemporaryDirectory() as folder:
+            images(Path(folder) / "images", 5 * bs, bs)
+            seconds[bs] = bare_step("resnet18", bs, Path(folder))
     return min(seconds, key=lambda bs: abs(seconds[bs] - 0.1))
 
 
