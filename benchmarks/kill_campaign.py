@@ -252,16 +252,16 @@ def ended(children: Sequence[int], each: Callable[[int, int], None] = lambda chi
     until = time.monotonic() + PATIENCE
     statuses: dict[int, int] = {}
     while left := [child for child in children if child not in statuses]:
-        for child in left:
-            found, status = os.waitpid(child, os.WNOHANG)
-            if found:
-                statuses[child] = status
-                each(child, status)
         if time.monotonic() > until:
             for child in left:
                 os.kill(child, signal.SIGABRT)
                 os.waitpid(child, 0)
             raise TimeoutError(f"{len(left)} of {len(children)} processes did not end within {PATIENCE} s")
+        for child in left:
+            found, status = os.waitpid(child, os.WNOHANG)
+            if found:
+                statuses[child] = status
+                each(child, status)
         time.sleep(0.005)
     return statuses
 
