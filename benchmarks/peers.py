@@ -1,7 +1,8 @@
-"""The five stages of car_brand_5stage here and with other libraries: seconds of each stage, from the first import to the end, accuracy.
+"""The stages of a recipe here and with other libraries: seconds of each stage, from the first import to the end, accuracy.
 
     pip install -e '.[offline]' && pip install lightning finetuning-scheduler      # benchmarks/README.md
     python benchmarks/peers.py --data photos/cars --epochs 5 --size 128 --bs 32 --seeds 3
+    python benchmarks/peers.py --data photos/cars --recipe progressive_resize --epochs 4 --size 224 --bs 16 --seeds 3
 
 `DIR` holds train/CLASS and val/CLASS. Every training is a process of its own; for each seed all peers run one after the
 other, each seed beginning with another, so that a slow hour of the machine is nobody's fault. Ours is the command line as a user
@@ -12,6 +13,9 @@ otherwise than the recipe, since it cannot or since its users do not, stands at 
 timm and lightning augment less, all three and fastai update the statistics of frozen BatchNorm or freeze them as they do by
 default. Equal for all: network, ImageNet weights (the package of the extra `offline`; `--random`: none), images, sizes, batch
 sizes, epochs, top rates, momentum, weight decay, processes that load images (`--workers`, 0 by default).
+
+`progressive_resize` has three stages, of a quarter, half and all of `--size`, without mixed images, which fastai mixes otherwise;
+it is compared with fastai alone.
 
 A stage's seconds are those of its fit with validation after each epoch; ours are its epochs' in history.csv, and what lies between
 two stages (loaders, checkpoints) is in the seconds of all, as start-up, plots and report are.
@@ -39,8 +43,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from peer_loops.progressive import LR, sizes
+
 HERE = Path(__file__).parent
 PEERS = ("ours", "fastai", "fastai_train_bn_false", "hand", "timm", "lightning")
+STAGES = {"car_brand_5stage": 5, "progressive_resize": 3}
 
 
 def main() -> None:
@@ -68,6 +75,7 @@ def asked() -> argparse.Namespace:
     """The command line."""
     words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     words.add_argument("--data", required=True)
+    words.add_argument("--recipe", default="car_brand_5stage", choices=STAGES)
     words.add_argument("--arch", default="tf_efficientnet_lite0", choices=("tf_efficientnet_lite0", "resnet18"))
     words.add_argument("--random", action="store_true", help="random weights: for speed alone")
     words.add_argument("--epochs", type=int, default=5, help="of each stage")
@@ -75,14 +83,19 @@ def asked() -> argparse.Namespace:
     words.add_argument("--bs", type=int, default=32)
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--workers", type=int, default=0)
-    words.add_argument("--peers", nargs="+", default=list(PEERS), choices=PEERS)
+    words.add_argument("--peers", nargs="+", choices=PEERS)
     words.add_argument("--set", action="append", default=[], help="a field of our recipe, to compare settings")
     words.add_argument("--subset", type=int, help="images a class and part, to try the script")
     words.add_argument("--keep-cache", action="store_true")
     words.add_argument("--lightning-python", default=sys.executable, help="where lightning is installed")
     words.add_argument("--out", type=Path, default=HERE / "results")
     words.add_argument("--name", default="peers", help="of the result's files")
-    return words.parse_args()
+    given = words.parse_args()
+    able = PEERS if given.recipe == "car_brand_5stage" else PEERS[:2]
+    given.peers = given.peers or list(able)
+    if unable := set(given.peers) - set(able):
+        words.error(f"{given.recipe} is not written for {', '.join(sorted(unable))}")
+    return given
 
 
 def subset(data: Path, folder: Path, n: int | None) -> Path:
@@ -129,7 +142,7 @@ def trained(peer: str, given: Any, data: Path, weights: Path | None, seed: int, 
         print((run / "log.txt").read_text()[-3000:], file=sys.stderr)
         raise SystemExit(f"{peer} failed with exit code {code}")
     stages = ours_read(run) if peer == "ours" else json.loads((run / "result.json").read_text())["stages"]
-    assert len(stages) == 5, stages
+    assert len(stages) == STAGES[given.recipe], stages
     shutil.rmtree(run)
     row = {"peer": peer, "seed": seed, "seconds": round(seconds, 2), "load_before": round(load, 2)}
     return row | {"peak_mb": memory, "accuracy": stages[-1]["accuracy"], "stages": stages}
@@ -153,14 +166,13 @@ def peak_memory(process: subprocess.Popen[bytes]) -> int | None:
 
 def ours(given: Any, data: Path, seed: int, run: Path) -> list[str]:
     """The command line of a user."""
-    sets = [f"arch=timm/{given.arch}", f"bs={given.bs}", f"size={given.size}", f"seed={seed}"]
-    sets += [f"stages.{i}.epochs={given.epochs}" for i in range(5)] + given.set
+    sets = [f"arch=timm/{given.arch}", f"seed={seed}", *fields_of(given), *given.set]
     words = [
         sys.executable,
         "-m",
         "fastrecipes",
         "run",
-        "car_brand_5stage",
+        given.recipe,
         "--data",
         str(data),
         "--out",
@@ -168,6 +180,18 @@ def ours(given: Any, data: Path, seed: int, run: Path) -> list[str]:
     ]
     words += ["--workers", str(given.workers)] + ["--no-pretrained"] * given.random
     return words + [word for text in sets for word in ("--set", text)]
+
+
+def fields_of(given: Any) -> Iterator[str]:
+    """What the comparison asks of the recipe beside network and seed."""
+    stages = range(STAGES[given.recipe])
+    yield from (f"stages.{i}.epochs={given.epochs}" for i in stages)
+    if given.recipe == "car_brand_5stage":
+        yield from (f"bs={given.bs}", f"size={given.size}")
+        return
+    yield from (f"pretrained={not given.random}", "mix=None")
+    for i, size in enumerate(sizes(given.size)):
+        yield from (f"stages.{i}.size={size}", f"stages.{i}.bs={given.bs}", f"stages.{i}.lr={LR}")
 
 
 def ours_read(run: Path) -> list[dict[str, float]]:
@@ -187,7 +211,7 @@ def theirs(peer: str, given: Any, data: Path, weights: Path | None, seed: int, r
     """A peer's own script."""
     work = {
         "data": str(data), "arch": given.arch, "epochs": given.epochs, "size": given.size, "bs": given.bs, "seed": seed,
-        "workers": given.workers, "weights": None if weights is None else str(weights),
+        "workers": given.workers, "weights": None if weights is None else str(weights), "recipe": given.recipe,
     }  # fmt: skip
     (run / "work.json").write_text(json.dumps(work))
     python = given.lightning_python if peer == "lightning" else sys.executable
@@ -241,12 +265,12 @@ def table(rows: Sequence[dict[str, Any]], given: Any) -> str:
         "n",
         "seconds, all",
         "times fastai",
-        *(f"stage {i}" for i in range(5)),
+        *(f"stage {i}" for i in range(STAGES[given.recipe])),
         "final accuracy, %",
         "peak MB",
     )
     lines = [
-        f"{given.arch}, {'random' if given.random else 'ImageNet'} weights, {given.size} px, bs {given.bs}, "
+        f"{given.recipe}, {given.arch}, {'random' if given.random else 'ImageNet'} weights, {given.size} px, bs {given.bs}, "
         f"{given.epochs} epochs a stage; {', '.join(f'{k} {v}' for k, v in machine().items())}",
         "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads),
         *(f"| {' | '.join(cells)} |" for cells in _cells(rows)),
@@ -261,7 +285,9 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
     plain = by_peer.get("fastai", {})
     for peer, runs in by_peer.items():
         ratios = [plain[seed]["seconds"] / row["seconds"] for seed, row in runs.items() if seed in plain]
-        stages = [[row["stages"][i]["seconds"] for row in runs.values()] for i in range(5)]
+        stages = [
+            [stage["seconds"] for stage in same] for same in zip(*(row["stages"] for row in runs.values()), strict=True)
+        ]
         yield [
             peer, str(len(runs)), _spread([row["seconds"] for row in runs.values()], 1), _spread(ratios, 2),
             *(_spread(seconds, 1) for seconds in stages), _spread([100 * row["accuracy"] for row in runs.values()], 1),

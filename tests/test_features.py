@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from fastrecipes import Probe, RecipeError, Stage, load_recipe, plan_recipe, views
 from fastrecipes.data.digest import digest_of
 from fastrecipes.declare.recipe import Recipe
 from fastrecipes.errors import StoppedError
 from fastrecipes.nets.arch import build_net, find_arch
+from fastrecipes.planning.table import plan_table
 from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.record.store import Store, user_store
 from fastrecipes.train.features import Features
@@ -172,6 +174,19 @@ def test_stages_on_the_same_images_share_views(moving: Recipe) -> None:
     ]
     plan, _ = plan_recipe(replace(moving, stages=other))
     assert [stage.prefix.views for stage in plan.stages if stage.prefix] == [(0, 1, 2, 3), (0, 1, 2, 3), (1, 2, 3, 0)]
+
+
+def test_the_plan_tells_how_many_views_are_new(moving: Recipe, capsys: Any) -> None:
+    """A stage shares its views with those before it on the same images."""
+    stages = [Stage(epochs=5, unfreeze=0, lr=1e-2) for _ in range(3)]
+    plan, _ = plan_recipe(replace(moving, stages=stages))
+    Console(width=200).print(plan_table(plan))
+    told = [line.partition(" run ")[2] for line in capsys.readouterr().out.splitlines() if ": frozen " in line]
+    assert [text.partition("; kept")[0] for text in told] == [
+        "for 4 views of each image, which stand in for fresh ones",
+        "for 4 views of each image (none of them new), which stand in for fresh ones",
+        "for 5 views of each image (2 of them new), which stand in for fresh ones",
+    ]
 
 
 def test_each_epoch_sees_its_view(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import peers
 import pytest
 import torch
 from conftest import RECIPES
+from peer_loops import fastai_progressive as progressive
+from peer_loops.progressive import LR, sizes
 from peer_loops.work import BLOCKS, DIV, FINAL_DIV, LRS, PCT_START, WD, Work, is_below, one_cycle
 
 from fastrecipes import load_recipe, plan_recipe
@@ -44,6 +47,24 @@ def test_the_rates_of_a_phase_are_the_recipes() -> None:
     assert one_cycle(LRS[0], stage.steps) == pytest.approx([stage.rates(i)[-1] for i in range(stage.steps)], rel=1e-6)
 
 
+def test_progressive_resize_is_the_same_too(folders: Path, shapes: Path) -> None:
+    """Sizes, rates, momenta and smoothing of the recipe as it is compared, and of fastai's side."""
+    given = argparse.Namespace(recipe="progressive_resize", random=True, size=64, bs=8, epochs=2)
+    fields = {name: ast.literal_eval(value) for name, value in (text.split("=", 1) for text in peers.fields_of(given))}
+    recipe = load_recipe(RECIPES / "progressive_resize.py", data=shapes, set={**fields, "arch": "timm/test_resnet"})
+    stages = plan_recipe(recipe)[0].stages
+    assert [(s.size, s.bs, s.epochs, set(s.lrs)) for s in stages] == [(n, 8, 2, {LR}) for n in sizes(64)]
+    assert recipe.mix is None
+    for stage in stages:
+        cycle = stage.schedule
+        assert (cycle.pct_start, cycle.moms, stage.wd) == (progressive.PCT_START, progressive.MOMS, progressive.WD)
+        assert (cycle.div, cycle.final_div) == (progressive.DIV, progressive.FINAL_DIV)
+    assert recipe.loss_func.label_smoothing == progressive.SMOOTHING
+    work = Work(str(folders), "resnet18", epochs=2, size=64, bs=8, seed=0, workers=0, weights=None)
+    x, _ = progressive.loaded(work, 32).one_batch()
+    assert x.shape == (8, 3, 32, 32)
+
+
 def test_the_table() -> None:
     """Ratios are taken within a seed; a peer that ran once has no range."""
     stages = [{"seconds": 1.0, "accuracy": 0.5}] * 5
@@ -51,7 +72,7 @@ def test_the_table() -> None:
         {"peer": peer, "seed": seed, "seconds": seconds, "accuracy": 0.5, "stages": stages, "peak_mb": 100 * seed}
         for peer, seed, seconds in (("fastai", 0, 40.0), ("ours", 0, 10.0), ("ours", 1, 20.0), ("fastai", 1, 40.0), ("timm", 1, 8.0))
     ]  # fmt: skip
-    given = argparse.Namespace(arch="resnet18", random=True, size=64, bs=8, epochs=1)
+    given = argparse.Namespace(recipe="car_brand_5stage", arch="resnet18", random=True, size=64, bs=8, epochs=1)
     lines = peers.table(rows, given).splitlines()
     assert lines[-2].startswith("| ours | 2 | 15.0 (10.0 to 20.0) | 3.00 (2.00 to 4.00) | 1.0 (1.0 to 1.0) |")
     assert lines[-1] == "| timm | 1 | 8.0 | 5.00 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 50.0 | 100 |"

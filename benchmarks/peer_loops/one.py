@@ -22,7 +22,8 @@ def main() -> None:
     from peer_loops.work import Stopwatch, Work
 
     work = Work(**json.loads(work_file.read_text()))
-    import_module(f"peer_loops.{PEERS[name]}").train(name, work, Stopwatch(result))
+    module = "fastai_progressive" if work.recipe == "progressive_resize" else PEERS[name]
+    import_module(f"peer_loops.{module}").train(name, work, Stopwatch(result))
 
 
 if __name__ == "__main__":

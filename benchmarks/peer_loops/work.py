@@ -1,4 +1,4 @@
-"""What every peer trains: the five stages of car_brand_5stage on one network and one pair of folders."""
+"""What every peer trains: the stages of a recipe on one network and one pair of folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Work:
-    """One training: five stages, each of `epochs` epochs, the head and one block more each time, at last all."""
+    """One training: stages of `epochs` epochs; in car_brand_5stage the head and one block more each time, at last all."""
 
     data: str
     """a folder with train/CLASS and val/CLASS"""
@@ -35,6 +35,7 @@ class Work:
     workers: int
     weights: str | None
     """a file of timm's names; None: random weights"""
+    recipe: str = "car_brand_5stage"
 
     @property
     def n_classes(self) -> int:

@@ -150,7 +150,7 @@ def _kept(plan: Plan, prefix: FrozenPlan, seen: Set[int]) -> str:
     n = len(prefix.views)
     if not n:
         return f"run in every epoch without a gradient; nothing of them is kept: {prefix.why}"
-    new = f" ({len({*prefix.views} - seen)} of them new)" if seen else ""
+    new = f" ({len({*prefix.views} - seen) or 'none'} of them new)" if seen else ""
     views = f"for {n} views of each image{new}, which stand in for fresh ones" if prefix.augmented else "once"
     width = 2 if plan.frozen_precision in ("bf16", "fp16") else 4
     size = width * prefix.values * (n * plan.n_train + plan.n_valid)
