@@ -51,11 +51,13 @@ def main() -> None:
     words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     words.add_argument("--rounds", type=int, default=7)
     words.add_argument("--steps", type=int, default=40, help="of an epoch")
+    words.add_argument("--archs", nargs="+", default=["test_resnet", "resnet18"], help="of timm")
     given = words.parse_args()
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.rounds} rounds of {2 * given.steps} steps"
     )
-    for arch, bs in (("test_resnet", 2), ("resnet18", about_100_ms())):
+    for arch in given.archs:
+        bs = 2 if arch == "test_resnet" else about_100_ms(arch)
         with tempfile.TemporaryDirectory() as folder:
             images(Path(folder) / "images", given.steps * bs, bs)
             print(line(arch, bs, given.rounds, given.steps, Path(folder)), flush=True)
@@ -169,13 +171,13 @@ def timed(epoch: Callable[[], None], steps: int) -> float:
     return (time.perf_counter() - started - Waited.seconds) / ((EPOCHS - 1) * steps)
 
 
-def about_100_ms() -> int:
-    """The batch size at which a step of resnet18 takes about so long here."""
+def about_100_ms(arch: str) -> int:
+    """The batch size at which a step takes about so long here."""
     seconds = dict[int, float]()
     for bs in (4, 8, 16, 32):
         with tempfile.TemporaryDirectory() as folder:
             images(Path(folder) / "images", 5 * bs, bs)
-            seconds[bs] = bare_step("resnet18", bs, Path(folder))
+            seconds[bs] = bare_step(arch, bs, Path(folder))
     return min(seconds, key=lambda bs: abs(seconds[bs] - 0.1))
 
 
