@@ -1,6 +1,6 @@
 """What the comparison of progressive_resize has in common: the sizes and the rate of its stages."""
 
-LR = 0.02  # for batches of 16 to 64; the recipe's are for 256 to 4,096
+LR = 0.01  # for batches of 16 to 64; the recipe's are for 256 to 4,096
 
 
 def sizes(last: int) -> list[int]:
