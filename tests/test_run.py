@@ -240,7 +240,7 @@ def test_the_tensors_that_move(tiny: Recipe, tmp_path: Path) -> None:
         ("frozen", False, False),
     ):
         seen: list[Any] = []
-        stage = Stage(epochs=1, unfreeze=1, lr=1e-2, batchnorm=policy)
+        stage = Stage(epochs=1, unfreeze=1, lr=0.5, batchnorm=policy)
         given = save_random_weights(tiny, tmp_path / "start.pth")
         run(replace(tiny, stages=[stage], weights=given, cbs=[lambda seen=seen: Around(seen)]), out=tmp_path)
         before, after = seen
