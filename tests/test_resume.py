@@ -335,6 +335,27 @@ def test_other_conditions_are_told(cli: Cli, stopped: tuple[Path, Path]) -> None
     assert "WARNING: torch was 1.0 when the run began and is " in told.err
 
 
+def test_the_same_conditions_are_not_told(cli: Cli, stopped: tuple[Path, Path]) -> None:
+    """Nor other views of a stage that is finished: what it trained stands."""
+    path, folder = stopped
+    info = json.loads((folder / "run.json").read_text())
+    info["plan"]["stages"][0]["prefix"] = {"views": [0]}
+    (folder / "run.json").write_text(json.dumps(info))
+    told = cli("run", path, "--resume", folder)
+    assert told.code == 0
+    assert "when the run began" not in told.err
+
+
+def test_other_views_of_the_stage_under_way_are_told(cli: Cli, stopped: tuple[Path, Path]) -> None:
+    """Its epochs train on other images then."""
+    path, folder = stopped
+    info = json.loads((folder / "run.json").read_text())
+    info["plan"]["stages"][1]["prefix"] = {"views": [3, 0]}
+    (folder / "run.json").write_text(json.dumps(info))
+    told = cli("run", path, "--resume", folder)
+    assert "WARNING: views of stages.1 were 4, 1 when the run began and are fresh ones now" in told.err
+
+
 def test_one_process_a_run(cli: Cli, stopped: tuple[Path, Path]) -> None:
     """A second process is refused while the first lives, and takes the lock over once it is dead."""
     path, folder = stopped

@@ -191,8 +191,9 @@ def other_conditions(info: Mapping[str, Any], ready: Ready) -> Iterator[str]:
         if was.get(name) != value:
             yield f"{name} was {was.get(name)} when the run began and is {value} now"
     for stage, before in zip(ready.plan.stages, info.get("plan", {}).get("stages", ()), strict=False):
-        views, kept = ((before.get("prefix") or {}).get("views", ()), stage.prefix.views if stage.prefix else ())
-        if views != list(kept):
+        views = (before.get("prefix") or {}).get("views", [])
+        kept = list(stage.prefix.views) if stage.prefix else []
+        if views != kept and stage.index >= info.get("stages_done", 0):
             yield f"views of {stage.label} were {_numbers(views)} when the run began and are {_numbers(kept)} now"
 
 
