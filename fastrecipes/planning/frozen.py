@@ -36,7 +36,7 @@ def planned_prefix(recipe: Recipe, stage: Stage, net: nn.Module, blocks: Blocks,
     if cut is None:
         return None
     values = int(torch.Size(cut.shape).numel())
-    augmented = recipe.cache == "off" or augments(block_of(recipe.data, size, recipe.of(stage, "aug")))
+    augmented = augments(block_of(recipe.data, size, recipe.of(stage, "aug")))
     return FrozenPlan(values, augmented, why=_why_not(recipe, stage, values, size))
 
 
