@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def line(arch: str, bs: int, rounds: int, steps: int, place: Path) -> str:
-    """Both sides in turn, `rounds` times."""
+    """All sides in turn, `rounds` times."""
     bare, fastai, ours = [], [], []
     for i in range(rounds):
         with kept_heap():

@@ -61,7 +61,7 @@ def test_progressive_resize_is_the_same_too(folders: Path, shapes: Path) -> None
         assert (cycle.div, cycle.final_div) == (progressive.DIV, progressive.FINAL_DIV)
     assert recipe.loss_func.label_smoothing == progressive.SMOOTHING
     work = Work(str(folders), "resnet18", epochs=2, size=64, bs=8, seed=0, workers=0, weights=None)
-    x, _ = progressive.loaded(work, 32).one_batch()
+    x, _ = progressive.loaded(work, 32, progressive.MIN_SCALE).one_batch()
     assert x.shape == (8, 3, 32, 32)
 
 

@@ -12,6 +12,7 @@ import torch
 from fastai.vision.all import (
     CategoryBlock,
     DataBlock,
+    DataLoaders,
     GrandparentSplitter,
     ImageBlock,
     Learner,
@@ -32,14 +33,8 @@ from peer_loops.work import BLOCKS, DIV, FINAL_DIV, LRS, MEAN, MOMENTUM, PCT_STA
 def train(name: str, work: Work, watch: Stopwatch) -> None:
     """Five fits."""
     set_seed(work.seed)
-    block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label,
-        splitter=GrandparentSplitter(train_name="train", valid_name="val"), item_tfms=Resize(int(work.size * 1.14)),
-        batch_tfms=[*aug_transforms(size=work.size, min_scale=0.6), Normalize.from_stats(MEAN, STD)],
-    )  # fmt: skip
-    dls = block.dataloaders(work.data, bs=work.bs, num_workers=work.workers)
     learn = Learner(
-        dls, work.net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy, splitter=partial(groups, work), wd=WD,
+        loaded(work, work.size, min_scale=0.6), work.net(), loss_func=nn.CrossEntropyLoss(), metrics=accuracy, splitter=partial(groups, work), wd=WD,
         opt_func=partial(OptimWrapper, opt=torch.optim.SGD, momentum=MOMENTUM, nesterov=True), train_bn=name == "fastai",
     )  # fmt: skip
     watch.stage_begins()
@@ -50,6 +45,16 @@ def train(name: str, work: Work, watch: Stopwatch) -> None:
                 work.epochs, lr, div=DIV, div_final=DIV * FINAL_DIV, pct_start=PCT_START, moms=(MOMENTUM,) * 3, wd=WD
             )
         watch.stage_done(float(learn.recorder.values[-1][-1]))
+
+
+def loaded(work: Work, size: int, min_scale: float) -> DataLoaders:
+    """Images of one size."""
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label,
+        splitter=GrandparentSplitter(train_name="train", valid_name="val"), item_tfms=Resize(int(size * 1.14)),
+        batch_tfms=[*aug_transforms(size=size, min_scale=min_scale), Normalize.from_stats(MEAN, STD)],
+    )  # fmt: skip
+    return block.dataloaders(work.data, bs=work.bs, num_workers=work.workers)
 
 
 def groups(work: Work, net: nn.Module) -> list[list[nn.Parameter]]:
