@@ -16,7 +16,7 @@ from fastai.callback.core import (
 )
 from fastai.callback.mixup import MixHandler
 from fastai.learner import Learner
-from fastai.torch_core import TensorBase, norm_bias_params, to_float
+from fastai.torch_core import norm_bias_params, to_float
 from torch import nn
 
 from fastrecipes.data.draws import Draws
@@ -27,6 +27,7 @@ from fastrecipes.train.features import Features
 from fastrecipes.train.freezing import without_gradients
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.keeper import Keeper
+from fastrecipes.train.loss import loss_on
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
@@ -302,25 +303,20 @@ class StageLearner(Learner):
         """
         counts = self.dl.counts(self.iter)
         if counts is None:
-            self.loss_grad = self._loss_of(self.pred, self.yb)
+            self.loss_grad = loss_on(self.loss_func, self.pred, self.yb)
             self.loss = self.loss_grad.clone()
         elif self.training and any(
             isinstance(cb, MixHandler) for cb in self.cbs
         ):  # its loss knows its own images alone
-            self.loss_grad = self._loss_of(self.pred, self.yb)
+            self.loss_grad = loss_on(self.loss_func, self.pred, self.yb)
             self.loss = mean_of(self.loss_grad)
             self.loss_grad = self.loss_grad + (self.loss - self.loss_grad.detach())
         else:
             pred, yb = whole(self.pred, counts), tuple(whole(y, counts) for y in self.yb)
             if not self.training:
                 self.pred, self.yb = pred, yb
-            self.loss_grad = self._loss_of(pred, yb)
+            self.loss_grad = loss_on(self.loss_func, pred, yb)
             self.loss = self.loss_grad.clone()
-
-    def _loss_of(self, pred: Any, yb: Any) -> Any:
-        """The loss function's loss, without fastai's type: every use of a `TensorBase` goes through Python."""
-        loss = self.loss_func(pred, *yb)
-        return loss.as_subclass(torch.Tensor) if isinstance(loss, TensorBase) else loss
 
     def _step(self) -> None:
         with groups_joined(self.opt):
