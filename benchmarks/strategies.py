@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
     words.add_argument("--set", action="append", default=[])
     words.add_argument("--seeds", type=int, default=3)
     words.add_argument("--per-class", type=int, help="training images of each class; all of them where left out")
-    words.add_argument("--top", default="layer4", help="what phase 2 of two_phase unfreezes")
+    words.add_argument("--top", default="1", help="what phase 2 of two_phase unfreezes")
     words.add_argument("--out", type=Path, default=Path("runs-of-strategies"))
     return words.parse_args()
 

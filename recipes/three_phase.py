@@ -33,7 +33,7 @@ recipe = Recipe(
     train_metrics=True,  # the source compares training and validation accuracy
     stages=[
         Stage(epochs=5, unfreeze="head", lr=1e-3),
-        Stage(epochs=15, unfreeze="layer4", lr=1e-4),
-        Stage(epochs=20, unfreeze="layer3", lr=1e-5),
+        Stage(epochs=15, unfreeze=1, lr=1e-4),  # head + layer4
+        Stage(epochs=20, unfreeze=2, lr=1e-5),  # + layer3
     ],
 )

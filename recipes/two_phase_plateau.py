@@ -33,6 +33,6 @@ recipe = Recipe(
     train_metrics=True,  # the source compares training and validation accuracy
     stages=[
         Stage(epochs=10, unfreeze="head", lr=1e-3),
-        Stage(epochs=30, unfreeze="layer4", lr=1e-4, schedule=ReduceOnPlateau(factor=0.5, patience=5)),
+        Stage(epochs=30, unfreeze=1, lr=1e-4, schedule=ReduceOnPlateau(factor=0.5, patience=5)),
     ],
 )

@@ -222,6 +222,7 @@ def test_a_changed_network_is_not_cut_wrongly() -> None:
 FIVE = Blocks(tuple(Block(name, (name,)) for name in STAGES), Block("head", ("fc",)))
 TEN = Blocks(tuple(Block(f"b.{i}", (f"b.{i}",)) for i in range(10)), Block("head", ("fc",)))
 LISTED = "stem, layer1, layer2, layer3, layer4"
+COUNTED = "; or their number from the top: 1 trains layer4 and the head"
 
 
 @pytest.mark.parametrize(
@@ -246,8 +247,8 @@ def test_a_share_does_not_stumble_over_floats(tenths: int) -> None:
 @pytest.mark.parametrize(
     ("unfreeze", "says"),
     [
-        ("layer9", f"unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: {LISTED}"),
-        ("zz", f"unfreeze='zz': no block of that name; blocks: {LISTED}"),
+        ("layer9", f"unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: {LISTED}{COUNTED}"),
+        ("zz", f"unfreeze='zz': no block of that name; blocks: {LISTED}{COUNTED}"),
         (7, f"unfreeze=7: the network has 5 blocks ({LISTED})"),
         (-1, f"unfreeze=-1: the network has 5 blocks ({LISTED})"),
         (True, f"unfreeze=True: the network has 5 blocks ({LISTED})"),

@@ -19,6 +19,7 @@ LR = (
     "or layer_decay(lr=1e-3, decay=0.75)"
 )
 BLOCKS = "stem, layer1, layer2, layer3, layer4"
+COUNTED = BLOCKS + "; or their number from the top: 1 trains layer4 and the head"
 
 
 def refused(told: Told, message: str) -> None:
@@ -42,7 +43,7 @@ def refused(told: Told, message: str) -> None:
         (["--stes", "bs=3"], "No such option: --stes (Possible options: --scale, --set); see fastrecipes run --help"),
         (["--workers", "-1"], "Invalid value for '--workers': -1 is not in the range x>=0; see fastrecipes run --help"),
         (["--set", "arch=resnet18x"], None),
-        (["--set", "stages.0.unfreeze=layer9"], "{R}: stages[0].unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: " + BLOCKS),
+        (["--set", "stages.0.unfreeze=layer9"], "{R}: stages[0].unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: " + COUNTED),
         (["--set", "stages.0.unfreeze=7"], f"{{R}}: stages[0].unfreeze=7: the network has 5 blocks ({BLOCKS})"),
         (["--set", "stages.0.lr=[1e-5, 1e-4]"], f"{{R}}: stages[0].lr: [1e-05, 0.0001] has 2 rates; the network has 6 groups ({BLOCKS}, head): give one rate for each"),
         (["--set", "stages.0.lr={'boddy': 1e-4}"], "{R}: stages[0].lr: {'boddy': 0.0001}: no group 'boddy'; did you mean 'body'?"),
@@ -102,7 +103,7 @@ def test_wrong_data(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: A
         (("epochs=1, unfreeze=1", "epochs=0, unfreeze=1"), "{R}:29: stages[0].epochs: expected a whole number >= 1, got 0"),
         (("stages=[", "stages=[["), "{R}:32: Python syntax: closing parenthesis ')' does not match opening parenthesis '['"),
         (("recipe = Recipe(", "recipes = Recipe("), "{R}: no `recipe` in this file; end it with recipe = Recipe(...)"),
-        (("unfreeze=1,", "unfreeze='layer9',"), "{R}: stages[0].unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: " + BLOCKS),
+        (("unfreeze=1,", "unfreeze='layer9',"), "{R}: stages[0].unfreeze='layer9': no block of that name; did you mean 'layer4'? blocks: " + COUNTED),
         (('arch="test_resnet"', 'arch="test_resent"'), "arch: 'test_resent' is unknown to timm; close: test_resnet"),
     ],
 )  # fmt: skip

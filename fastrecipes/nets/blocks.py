@@ -67,7 +67,10 @@ class Blocks:
         if unfreeze in self.names:
             return len(self.body) - self.names.index(unfreeze)
         hint = did_you_mean(unfreeze, [*self.names, "head", "all"]) or ";"
-        raise RecipeError(f"unfreeze={unfreeze!r}: no block of that name{hint} blocks: {', '.join(self.names)}")
+        others = (
+            f"blocks: {', '.join(self.names)}; or their number from the top: 1 trains {self.names[-1]} and the head"
+        )
+        raise RecipeError(f"unfreeze={unfreeze!r}: no block of that name{hint} {others}")
 
     def _from_share(self, unfreeze: float) -> int:
         if not 0 <= unfreeze <= 1:
