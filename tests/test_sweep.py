@@ -14,6 +14,8 @@ import kill_campaign as campaign
 import pytest
 from conftest import Told, stop_after
 
+from fastrecipes.planning import precision
+from fastrecipes.train import gain
 from fastrecipes.train.display import RunDisplay
 from fastrecipes.train.learner import StageLearner
 
@@ -83,6 +85,24 @@ def test_all_that_has_state_is_taken_over(cli: Cli, tmp_path: Path, name: str, v
     assert cli("run", *words, *sets, "--out", tmp_path / "alone").code == 0
     branch = folders(tmp_path / "runs", name)[tuple(last.values())]
     assert campaign.left_in(branch) == campaign.result(tmp_path / "alone")
+
+
+def test_shared_stages_train_in_the_precision_of_the_whole(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Which is that of each run of its own: a stage alone, or two, may be too short to measure, or faster in another."""
+    monkeypatch.setenv("FASTRECIPES_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(precision, "LEAST_BATCHES", 16)
+    monkeypatch.setattr(gain, "timed_steps", lambda *_: {"fp32": 2.0, "bf16": 1.0})
+    vary = ["--vary", "stages.1.lr=1e-2,3e-3", "--vary", "stages.2.wd=0,1e-2"]
+    words = [recipe_file(THREE), "--set", "precision=auto"]
+    out = tmp_path / "runs"
+    assert cli("sweep", *words, *vary, "--out", out).code == 0
+    infos = [json.loads(file.read_text()) for file in out.rglob("run.json")]
+    assert Counter((len(info["plan"]["stages"]), info["plan"]["precision"]) for info in infos) == {
+        (1, "bf16"): 1, (2, "bf16"): 2, (3, "bf16"): 4,
+    }  # fmt: skip
 
 
 def test_a_stopped_sweep_goes_on(

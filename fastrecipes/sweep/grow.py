@@ -75,7 +75,7 @@ class Grower:
                 return folder
             names = ", ".join(f"stages.{i}" for i in range(before[-1] if before else 0, n))
             say(self.console, f"{names}: shared by all runs with the same values in it")
-            return self._run(part, out, Branch(key, stop=self.stop), before)
+            return self._run(part, out, Branch(key, stop=self.stop, whole=recipe), before)
 
     def _run(self, recipe: Recipe, out: Path, branch: Branch, forks: Sequence[int], **words: Any) -> RunFolder:
         """Begin a run with the stages that it shares up to the last of `forks`, or go on with one of its name."""
@@ -83,7 +83,7 @@ class Grower:
         begun = has_last(folder.checkpoints)
         if not begun and folder.path.exists():  # killed before its first checkpoint: nothing in it is worth keeping
             folder.remove()
-        parent = folder if begun else self._trunk(recipe, forks)
+        parent = folder if begun else self._trunk(branch.whole or recipe, forks)
         self.stop.check()
         resume = parent.path if parent is not None else False
         gc.collect()  # Learners and their callbacks know each other: the memory of earlier runs, a GPU's too, waits for this

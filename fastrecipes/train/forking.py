@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastrecipes.declare.described import described
-from fastrecipes.declare.recipe import first_stages
+from fastrecipes.declare.recipe import Recipe, first_stages
 from fastrecipes.errors import RecipeError
 from fastrecipes.planning.plan import Plan
 from fastrecipes.record.checkpoint import load_weights_file
@@ -34,6 +34,8 @@ class Branch:
     """joins run.json as "sweep" """
     stop: Stop = field(default_factory=Stop)
     """asked whether to end the run: one for the whole sweep"""
+    whole: Recipe | None = None
+    """where the run trains the first stages of a recipe for others: that recipe"""
 
 
 def check_trunk(trunk: RunFolder, ready: Ready) -> None:

@@ -74,10 +74,12 @@ def make_ready(
     *,
     weights: bool = True,
     began: Mapping[str, Any] | None = None,
+    whole: Recipe | None = None,
 ) -> Ready:
     """Plan the run, look at every image, and load the network's weights; nothing is written but to the user's cache.
 
     Without `weights` they stay random: a run that goes on brings its own. `began`: its run.json, where it goes on on a CPU.
+    `whole`: the recipe that `recipe` has the first stages of; the precision is that which it would train in.
     """
     with first_here_first():
         plan, dataset = _looked_at(recipe, console)
@@ -92,7 +94,8 @@ def make_ready(
     if workers is None:
         workers = min(16, torch.get_num_threads() // here().of_local) if device.type == "cuda" else 0
     net = net.to(device).to(memory_format=memory_format(recipe.channels_last, plan.precision, device))  # type: ignore[call-overload]  # torch's stub lacks it
-    plan = replace(plan, **of_first(lambda: _precision(settled(plan, recipe.precision, net, blocks, began))))
+    of = plan if whole is None else make_plan(whole, dataset)
+    plan = replace(plan, **of_first(lambda: _precision(settled(of, recipe.precision, net, blocks, began))))
     return Ready(used, recipe, plan, dataset, net, blocks, image_stats(arch), device, workers)
 
 

@@ -101,7 +101,8 @@ def run(
             parent = None
         on_cpu = parent is not None and parent.info.get("device") == "cpu"
         began = parent.info if parent is not None and on_cpu else None
-        ready = make_ready(recipe, workers, console, weights=parent is None or fork, began=began)
+        whole = branch.whole if branch is not None else None
+        ready = make_ready(recipe, workers, console, weights=parent is None or fork, began=began, whole=whole)
         begin = of_first(lambda: begin_of(parent)) if parent is not None else Begin()
         _check_not_past(until, begin, parent)
         if unborn is not None:
@@ -115,7 +116,7 @@ def run(
         else:
             folder, ready = parent, check_same(parent, ready)
             if begin.learner is None:  # stopped before its first checkpoint
-                ready = make_ready(recipe, workers, console, began=began)
+                ready = make_ready(recipe, workers, console, began=began, whole=whole)
         with (
             LogFile(folder.log if here().first else Path(os.devnull)) as file, telling(file, "%(asctime)s %(message)s"),
             recorded(folder, ready, parent, begin, [word for tracker in trackers for word in tracker.words], branch),
