@@ -376,9 +376,26 @@ def test_what_keeps_no_features(moving: Recipe) -> None:
         prefix = plan.stages[0].prefix
         assert prefix is not None
         assert (prefix.views, prefix.why) == ((), why)
-    for change in ({"prefix": "off"}, {"compile": True}, {"batchnorm": "train"}, {"batchnorm": "frozen_affine"}):
+    for change in ({"prefix": "off"}, {"batchnorm": "train"}, {"batchnorm": "frozen_affine"}):
         plan, _ = plan_recipe(replace(moving, **change))
         assert plan.stages[0].prefix is None
+
+
+def test_a_compiled_recipe_keeps_features(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And compiles the network where no frozen blocks run by themselves."""
+    plain, used = torch.nn.Module.compile, list[Any]()
+
+    def compiled(self: torch.nn.Module, **words: Any) -> None:
+        used.append(words)
+        plain(self, backend="eager", **words)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    recipe = replace(moving, stages=[moving.stages[0], replace(moving.stages[0], unfreeze="all")], compile=True)
+    plan, _ = plan_recipe(recipe)
+    assert [(stage.compiled, stage.prefix is None) for stage in plan.stages] == [(False, False), (True, True)]
+    done = run(recipe, out=tmp_path / "compiled")
+    assert used == [{"dynamic": False}]
+    assert_same(done, run(replace(recipe, compile=False), out=tmp_path / "as_it_is"), ["stages.0"])
 
 
 def test_a_cache_that_is_too_small(moving: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

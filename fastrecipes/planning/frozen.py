@@ -26,7 +26,7 @@ def planned_prefix(recipe: Recipe, stage: Stage, net: nn.Module, blocks: Blocks,
 
     Which views are kept is told by all stages together: `with_views`. `net`: on the meta device.
     """
-    if not n_frozen or recipe.prefix == "off" or recipe.compile:
+    if not n_frozen or recipe.prefix == "off":
         return None
     size = recipe.of(stage, "size")
     try:

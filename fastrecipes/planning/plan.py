@@ -77,6 +77,8 @@ class StagePlan:
     """the rates that are tried at the stage's start; None: its rates are given"""
     prefix: FrozenPlan | None = None
     """the frozen blocks by themselves; None: they run with the network"""
+    compiled: bool = False
+    """whether torch.compile makes the network's steps"""
     images: str = ""
     """how they are loaded, in words"""
     sync_bn: bool = False

@@ -108,6 +108,7 @@ def _resolved(
     batchnorm = recipe.of(stage, "batchnorm")
     if batchnorm == "frozen" and random:
         batchnorm = "frozen_affine"  # random weights have no statistics that eval mode could use
+    prefix = planned_prefix(recipe, stage, net, blocks, first) if batchnorm == "frozen" else None
     whole = StagePlan(
         index=i, epochs=stage.epochs, size=recipe.of(stage, "size"), bs=bs,
         batches_per_epoch=len(dataset.train) // (bs * here().of),
@@ -117,7 +118,7 @@ def _resolved(
         early_stop=recipe.of(stage, "early_stop"), restore_best=recipe.of(stage, "restore_best"), clip=recipe.of(stage, "clip"),
         ema=recipe.of(stage, "ema"), accumulate=accumulate,
         aug=recipe.of(stage, "aug"), images=_images(recipe, stage, dataset),
-        prefix=planned_prefix(recipe, stage, net, blocks, first) if batchnorm == "frozen" else None,
+        prefix=prefix, compiled=recipe.compile and prefix is None,
         sync_bn=syncs(recipe, net, blocks, first, batchnorm),
     )  # fmt: skip
     return _placed("lr: ", _with_rates, whole, stage.lr, names, rate_scale(recipe.scale_lr))

@@ -133,6 +133,8 @@ def _extras_of(stage: StagePlan) -> Iterator[str]:
         yield "BatchNorm sees the images of all processes"
     if stage.restore_best:
         yield "hands on its best weights"
+    if stage.compiled:
+        yield "compiled by torch.compile"
 
 
 def _frozen(plan: Plan) -> Iterator[str]:

@@ -40,7 +40,7 @@ def stage_learner(
         splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train", wd_bn_bias=recipe.wd_bn_bias,
         cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
     )  # fmt: skip
-    learn.auto_batch, learn.accumulate, learn.compiled = recipe.auto_batch, stage.accumulate, recipe.compile
+    learn.auto_batch, learn.accumulate, learn.compiled = recipe.auto_batch, stage.accumulate, stage.compiled
     learn.precision = Precision(precision, next(net.parameters()).device)
     if stage.mix is not None:
         learn.loss_func = MixedLoss(learn.loss_func)
