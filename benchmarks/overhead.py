@@ -5,8 +5,8 @@
 The runner's side is a real `run`: guard, schedule, metrics, history and validation (of one batch) are in it. The bare loop has
 the same network, memory format, fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and the same
 validation, and its freed memory stays too. All three load the same images with fastai's loader in the process that trains, since
-a step finds other things in the processor's caches after that; the wait for them is taken off. First epochs, which pay for what
-is set up once, do not count. In turn, in one process; medians and ranges of the rounds are printed.
+a step finds other things in the processor's caches after that; the wait for them is taken off. A round is the median of the steps
+behind the first epoch, which pays for what is set up once. In turn, in one process; medians and ranges of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import io
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -54,23 +54,23 @@ def main() -> None:
     words.add_argument("--archs", nargs="+", default=["test_resnet", "resnet18"], help="of timm")
     given = words.parse_args()
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.rounds} rounds of {2 * given.steps} steps"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {given.rounds} rounds of {(EPOCHS - 1) * given.steps} steps"
     )
     for arch in given.archs:
         bs = 2 if arch == "test_resnet" else about_100_ms(arch)
         with tempfile.TemporaryDirectory() as folder:
             images(Path(folder) / "images", given.steps * bs, bs)
-            print(line(arch, bs, given.rounds, given.steps, Path(folder)), flush=True)
+            print(line(arch, bs, given.rounds, Path(folder)), flush=True)
 
 
-def line(arch: str, bs: int, rounds: int, steps: int, place: Path) -> str:
+def line(arch: str, bs: int, rounds: int, place: Path) -> str:
     """All sides in turn, `rounds` times."""
     bare, fastai, ours = [], [], []
     for i in range(rounds):
         with kept_heap():
             bare.append(bare_step(arch, bs, place))
             fastai.append(fastai_step(arch, bs, place))
-        ours.append(run_step(arch, bs, steps, place, i))
+        ours.append(run_step(arch, bs, place, i))
     return f"{arch}, bs {bs}: a bare step {1e3 * median(bare):.2f} ms; " + "; ".join(
         f"{name} adds {spread([1e3 * (one - alone) for one, alone in zip(times, bare, strict=True)])} ms, "
         f"{spread([100 * (one / alone - 1) for one, alone in zip(times, bare, strict=True)])} %"
@@ -83,15 +83,16 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
 
 
-def run_step(arch: str, bs: int, steps: int, place: Path, seed: int) -> float:
+def run_step(arch: str, bs: int, place: Path, seed: int) -> float:
     """Seconds a step of a run, waits for images taken off."""
+    clock = Steps(lambda learn: learn.keeper.waited)
     recipe = Recipe(
         data=block, source=str(place / "images"), arch=f"timm/{arch}", pretrained=False, size=SIDE, bs=bs, precision="fp32",
-        opt_func=sgd(momentum=0.9), schedule=Constant(), batchnorm="train", seed=seed,
+        opt_func=sgd(momentum=0.9), schedule=Constant(), batchnorm="train", seed=seed, cbs=[lambda: clock],
         stages=[Stage(epochs=EPOCHS, unfreeze="all", lr=1e-5)],
     )  # fmt: skip
-    done = run(recipe, out=place / "runs", workers=0, console=Console(file=io.StringIO()))
-    return sum(row["seconds"] - row["wait_seconds"] for row in done.history[1:]) / ((EPOCHS - 1) * steps)
+    run(recipe, out=place / "runs", workers=0, console=Console(file=io.StringIO()))
+    return median(clock.seconds)
 
 
 class Waited(TfmdDL):
@@ -121,18 +122,24 @@ def bare_step(arch: str, bs: int, place: Path) -> float:
     dls, net = made(arch, bs, place)
     opt, loss_func = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, fused=True), nn.CrossEntropyLoss()
 
-    def epoch() -> None:
+    def steps() -> Iterator[None]:
         net.train()
         for x, y in dls.train:
             loss_func(net(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor)).backward()
             opt.step()
             opt.zero_grad()
+            yield
         net.eval()
         with torch.no_grad():
             for x, y in dls.valid:
                 loss_func(net(x.as_subclass(torch.Tensor)), y.as_subclass(torch.Tensor))
 
-    return timed(epoch, len(dls.train))
+    clock = Steps(lambda _: Waited.seconds)
+    for epoch in range(EPOCHS):
+        clock.begin(epoch)
+        for _ in steps():
+            clock.step_done()
+    return median(clock.seconds)
 
 
 def fastai_step(arch: str, bs: int, place: Path) -> float:
@@ -140,35 +147,40 @@ def fastai_step(arch: str, bs: int, place: Path) -> float:
     dls, net = made(arch, bs, place)
     sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9, fused=True))
     learn = Learner(dls, net, loss_func=CrossEntropyLossFlat(), opt_func=sgd, lr=1e-5)
-    clock = Epochs()
+    clock = Steps(lambda _: Waited.seconds)
     with learn.no_bar(), learn.no_logging():
         learn.fit(EPOCHS, cbs=clock)
-    return sum(clock.seconds[1:]) / ((EPOCHS - 1) * len(dls.train))
+    return median(clock.seconds)
 
 
-class Epochs(Callback):
-    """Seconds of each epoch, waits for images taken off."""
+class Steps(Callback):
+    """Seconds from step to step, waits for images taken off, of all epochs but the first."""
 
-    def before_fit(self) -> None:
-        """None so far."""
-        self.seconds = list[float]()
+    learn: Any = None
+    order = 9000  # what comes after the last step's end belongs to the next one
 
-    def before_epoch(self) -> None:
+    def __init__(self, waited: Callable[[Any], float]) -> None:
+        self.waited, self.seconds = waited, list[float]()
+
+    def before_train(self) -> None:
         """An epoch begins."""
-        self.started, Waited.seconds = time.perf_counter(), 0.0
+        self.begin(self.learn.epoch)
 
-    def after_epoch(self) -> None:
-        """And ends."""
-        self.seconds.append(time.perf_counter() - self.started - Waited.seconds)
+    def after_batch(self) -> None:
+        """A step is done, where it is one."""
+        if self.learn.training:
+            self.step_done()
 
+    def begin(self, epoch: int) -> None:
+        """Which epoch it is."""
+        self.counts, self.mark = epoch > 0, None
 
-def timed(epoch: Callable[[], None], steps: int) -> float:
-    """Seconds a step of all epochs but the first, waits for images taken off."""
-    epoch()
-    started, Waited.seconds = time.perf_counter(), 0.0
-    for _ in range(EPOCHS - 1):
-        epoch()
-    return (time.perf_counter() - started - Waited.seconds) / ((EPOCHS - 1) * steps)
+    def step_done(self) -> None:
+        """Take the time."""
+        now = time.perf_counter() - self.waited(self.learn)
+        if self.counts and self.mark is not None:
+            self.seconds.append(now - self.mark)
+        self.mark = now
 
 
 def about_100_ms(arch: str) -> int:

@@ -66,8 +66,9 @@ def load_learner_state(learn: Any, state: Mapping[str, Any]) -> None:
     """Bring `learn`, made for the same stage, to where `learner_state` was taken."""
     learn.model.load_state_dict(state["model"])
     _load_optimizer(learn.opt, copy.deepcopy(dict(state["optimizer"])))
-    for name in ("train_iter", "pct_train", "n_parts", "compiled", "n_waiting"):
+    for name in ("train_iter", "pct_train", "n_parts", "n_waiting"):
         setattr(learn, name, state[name])
+    learn.compiled = learn.compiled and state["compiled"]  # a compiler that has failed is not asked again
     if not state.get("features", True):  # there was no room for them
         learn.features = None
     learn.precision.load_state_dict(state["precision"])
