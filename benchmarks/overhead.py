@@ -2,11 +2,11 @@
 
     python benchmarks/overhead.py [--rounds 7] [--steps 40]
 
-The runner's side is a real `run`: guard, schedule, metrics, history and validation (of one batch) are in it. The bare loop has
-the same network, memory format, fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and the same
-validation, and its freed memory stays too. All three load the same images with fastai's loader in the process that trains, since
+The runner's side is a real `run`, with guard, schedule, metrics and history. The bare loop has the same network, memory format,
+fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and its freed memory stays too. All three load the same images with fastai's loader in the process that trains, since
 a step finds other things in the processor's caches after that; the wait for them is taken off. A round is the median of the steps
-behind the first epoch, which pays for what is set up once. In turn, in one process; medians and ranges of the rounds are printed.
+behind the first epoch, which pays for what is set up once; what an epoch's end takes (validation, a row of history, perhaps a
+checkpoint) is not counted on any side. In turn, in one process; medians and ranges of the rounds are printed.
 """
 
 from __future__ import annotations
