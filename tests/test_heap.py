@@ -61,6 +61,29 @@ def test_kept_and_given_back() -> None:
 
 
 @glibc
+def test_given_back_between_epochs() -> None:
+    """What is free goes back, though the heap is kept, but no more often than worth it; outside nothing is done."""
+    program = """
+import fastrecipes.train.heap as heap
+
+with heap.kept_heap():
+    faults()
+    held = resident()
+    heap.give_back()
+    soon = resident()
+    heap._given_back -= 31
+    heap.give_back()
+    late = resident()
+print(held - soon, held - late, sep=";")
+"""
+    begin = PROGRAM.partition("usual = ")[0]
+    done = subprocess.run([sys.executable, "-c", begin + program], text=True, capture_output=True, check=True)
+    soon, late = map(int, done.stdout.split(";"))
+    assert soon < 0.1 * PAGES
+    assert late > 0.9 * PAGES
+
+
+@glibc
 @pytest.mark.parametrize(
     "env",
     [{"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}],

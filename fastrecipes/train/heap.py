@@ -2,6 +2,9 @@
 
 glibc gives large blocks back to the system as soon as they are freed, and a step of training asks for all of its activations
 anew: the system has to find, clear and map each of their pages again in every step.
+
+What is kept for long (a loss, the best weights) comes to lie between large blocks that are free, which then fit less and less: the
+heap grows from epoch to epoch. So from time to time, between two epochs, all pages that are free go back after all.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-__all__ = ["heap_words", "kept_heap"]
+__all__ = ["give_back", "heap_words", "kept_heap"]
 
 # mallopt(3)
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -22,7 +26,10 @@ _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 _USUAL = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}  # what glibc's own come to
 _ASKED = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX")
 
+_EVERY = 30.0  # seconds; a page that is needed again costs some 0.3 s a GB
+
 _depth = 0
+_given_back = 0.0
 
 
 @contextmanager
@@ -32,16 +39,26 @@ def kept_heap() -> Iterator[None]:
     No number changes. Nothing is done where the C library is not glibc, or where the user has chosen: another allocator in
     `LD_PRELOAD`, or glibc's by its own variables (mallopt(3)), such as `MALLOC_TRIM_THRESHOLD_=134217728`.
     """
-    global _depth  # the heap is the process's
+    global _depth, _given_back  # the heap is the process's
     _depth += 1
     try:
         if _depth == 1:
             _set(_KEPT)
+            _given_back = time.monotonic()
         yield
     finally:
         _depth -= 1
         if _depth == 0:
             _set(_USUAL)
+
+
+def give_back() -> None:
+    """Between two epochs: where the heap is kept, and was not given back for 30 s, do so once."""
+    global _given_back
+    libc, now = _glibc(), time.monotonic()
+    if libc is not None and _depth and now - _given_back >= _EVERY:
+        libc.malloc_trim(0)
+        _given_back = now
 
 
 def heap_words() -> str:

@@ -26,6 +26,7 @@ from fastrecipes.train.events import Hearing
 from fastrecipes.train.features import Features
 from fastrecipes.train.freezing import without_gradients
 from fastrecipes.train.frozen import FrozenPrefix
+from fastrecipes.train.heap import give_back
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.loss import loss_on
 from fastrecipes.train.memory import is_out_of_memory
@@ -146,6 +147,7 @@ class StageLearner(Learner):
                 break
             if ended is not None:
                 raise ended
+            give_back()
 
     def all_batches(self) -> None:
         """The batches of an epoch's training or validation."""
