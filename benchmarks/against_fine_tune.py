@@ -29,10 +29,6 @@ Curve = list[tuple[float, float]]
 """seconds since the training was asked for, and the accuracy, at the end of each epoch"""
 
 
-Curve = list[tuple[float, float]]
-"""seconds since the training was asked for, and the accuracy, at the end of each epoch"""
-
-
 def main() -> None:
     """Print both curves and what they come to."""
     words = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
