@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import math
@@ -27,7 +28,7 @@ from fastrecipes import DivergedError, Rollback, RunError, Stage, load_recipe
 from fastrecipes.data import loaders
 from fastrecipes.record.checkpoint import load_checkpoint, load_last
 from fastrecipes.record.history import read_history
-from fastrecipes.train import display
+from fastrecipes.train import display, guard
 from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.run import run
 
@@ -67,6 +68,19 @@ def goes_on_as_if_nothing_was(cli: Cli, path: Path, folder: Path, tmp_path: Path
 # divergence
 
 
+def look_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the guard leave what it finds on the device, as it does on CUDA: the tiny recipe's optimiser can skip a step."""
+    monkeypatch.setattr(guard, "skips_on_device", lambda opt, _: opt.opt._step_supports_amp_scaling)
+
+
+@pytest.fixture(params=[False, True], ids=["at once", "later"])
+def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether it does."""
+    if request.param:
+        look_later(monkeypatch)
+    return bool(request.param)
+
+
 def spoil_input(value: float) -> Callable[[StageLearner], None]:
     def spoil(learn: StageLearner) -> None:
         learn.xb = (learn.xb[0] * 0 + value,)
@@ -87,6 +101,7 @@ def spoil_head(learn: StageLearner) -> None:
         (spoil_head, "the loss exploded to "),
     ],
 )
+@pytest.mark.usefixtures("later")
 def test_a_bad_loss_stops_the_run_before_its_step(
     cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any, spoil: Any, what: str
 ) -> None:
@@ -108,8 +123,9 @@ def test_a_bad_loss_stops_the_run_before_its_step(
     goes_on_as_if_nothing_was(cli, path, folder, tmp_path)
 
 
+@pytest.mark.usefixtures("later")
 def test_the_bad_step_is_not_applied(recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
-    """A gradient that is infinite under a finite loss: the weights are those before the step."""
+    """A gradient that is infinite under a finite loss: the weights are those before the step, and the batch is named."""
     seen: dict[str, Any] = {}
 
     def spoil(learn: StageLearner) -> None:
@@ -121,6 +137,64 @@ def test_the_bad_step_is_not_applied(recipe_file: Write, tmp_path: Path, monkeyp
     with pytest.raises(DivergedError, match=r"stages.0 epoch 1 batch 2: a gradient is infinite or NaN"):
         run(load_recipe(recipe_file()), out=tmp_path / "runs")
     assert all(torch.equal(a, b) for a, b in zip(seen["before"], seen["net"].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("optimiser", ["sgd(nesterov=True)", "adam()", "adamw()"])
+def test_no_step_after_a_bad_one_is_applied(
+    recipe_file: Write, tmp_path: Path, monkeypatch: Any, later: bool, optimiser: str
+) -> None:
+    """Whoever trains on before the fault is read trains nothing: weights and optimiser are those before the bad step."""
+    path = recipe_file(("sgd(momentum=0.9, nesterov=True)", optimiser), ("Stage, sgd", "Stage, adam, adamw, sgd"))
+    seen: dict[str, Any] = {"batches": 0}
+
+    def spoil(learn: StageLearner) -> None:
+        seen["batches"] += 1
+        if seen["batches"] == 1:
+            seen.update(
+                learn=learn, before=copy.deepcopy((learn.model.state_dict(), learn.opt.opt.state_dict()["state"]))
+            )
+            next(p for p in learn.model.parameters() if p.requires_grad).register_hook(lambda grad: grad * math.inf)
+
+    at_batch(monkeypatch, 6, spoil, once=False)
+    with pytest.raises(DivergedError, match=r"stages.1 epoch 1 batch 2: a gradient is infinite or NaN"):
+        run(load_recipe(path), out=tmp_path / "runs")
+    assert seen["batches"] == (3 if later else 1)
+    weights, state = seen["before"]
+    named = dict(seen["learn"].model.named_parameters())
+    assert named
+    assert all(torch.equal(weights[name], p) for name, p in named.items())
+    now = seen["learn"].opt.opt.state_dict()["state"]
+    assert any(state.values())
+    for i, kept in state.items():
+        assert all(torch.equal(value, now[i][name]) for name, value in kept.items() if torch.is_tensor(value))
+
+
+def test_a_run_that_looks_later_is_the_same(recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
+    """No weight, no row and no step differs where nothing is wrong."""
+    path, found = recipe_file(), []
+    for name in ("at once", "later"):
+        done = run(load_recipe(path), out=tmp_path / name)
+        steps = (done.folder / "steps.csv").read_text()
+        found.append((campaign.digest(dict(done.net.state_dict())), steps, [row["valid_loss"] for row in done.history]))
+        look_later(monkeypatch)
+    assert found[0] == found[1]
+
+
+def test_a_fault_that_waits_to_be_read_is_in_no_checkpoint(
+    cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """With a checkpoint after every batch and a fault that is read later: the last one is from before it, and goes on."""
+    path = recipe_file()
+    with monkeypatch.context() as patched:
+        look_later(patched)
+        at_batch(patched, 7, spoil_input(math.nan))
+        told = cli("run", path, "--out", tmp_path / "runs", "--checkpoint-every", "0")
+    assert told.code == 4
+    assert "stages.1 epoch 1 batch 3: the loss is nan" in told.err
+    folder = only_run(tmp_path / "runs")
+    position = load_checkpoint(folder / "checkpoints" / "last.safetensors")["position"]
+    assert (position["stage"], position["epoch"], position["batch"]) == (1, 0, 2)
+    goes_on_as_if_nothing_was(cli, path, folder, tmp_path)
 
 
 def test_gradients_whose_sum_is_too_large_are_no_divergence(

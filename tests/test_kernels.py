@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from fastrecipes import load_recipe
 from fastrecipes.train.kernels import fast_kernels, kernels_of
+from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.run import run
 
 Write = Callable[..., Path]
@@ -63,6 +66,28 @@ def test_off_where_exactness_is_asked_for() -> None:
     finally:
         torch.backends.cudnn.benchmark = False
     assert kernels_of(CUDA) == {"matmul": "highest", "cudnn_search": False}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_no_step_waits_for_the_gpu(recipe_file: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the second batch of a stage on, what one batch does makes the program wait nowhere."""
+    plain, waits, watched_any = StageLearner.one_batch, list[str](), False
+
+    def one_batch(self: StageLearner, i: int, b: Any) -> None:
+        nonlocal watched_any
+        watched = self.training and self.train_iter > 0 and next(self.model.parameters()).is_cuda
+        watched_any |= watched
+        torch.cuda.set_sync_debug_mode("warn" if watched else "default")
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            plain(self, i, b)
+        torch.cuda.set_sync_debug_mode("default")
+        waits.extend(str(each.message) for each in told if "synchroniz" in str(each.message))
+
+    monkeypatch.setattr(StageLearner, "one_batch", one_batch)
+    run(load_recipe(recipe_file()), out=tmp_path)
+    assert watched_any
+    assert not waits
 
 
 def test_recorded(recipe_file: Write, tmp_path: Path) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from fastai.learner import AvgSmoothLoss
 from fastai.losses import CrossEntropyLossFlat, FocalLossFlat, LabelSmoothingCrossEntropy
 from fastai.torch_core import TensorCategory
 
 from fastrecipes.train.guard import finite
 from fastrecipes.train.loss import loss_on
+from fastrecipes.train.losses import SmoothLoss, on_cpu
 
 
 def given(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,6 +56,46 @@ def test_it_is_fastais(loss_func: Any, kind: str) -> None:
     assert type(loss) is torch.Tensor
     assert torch.equal(*losses)
     assert torch.equal(*grads)
+
+
+def test_the_average_loss_is_fastais() -> None:
+    """Step after step, and going on from a state."""
+    ours, theirs = SmoothLoss(), AvgSmoothLoss()
+    for loss in torch.rand(30).mul(5):
+        learn = SimpleNamespace(loss=loss.requires_grad_())
+        ours.accumulate(learn)
+        theirs.accumulate(learn)
+        assert torch.equal(ours.value, theirs.value)
+        assert not ours.val.requires_grad
+        again = SmoothLoss()
+        again.count, again.val = ours.count, ours.val
+        ours = again
+
+
+def test_losses_come_to_the_cpu_together() -> None:
+    """In their order, among those that are there already."""
+    losses = list(torch.rand(5).unbind())
+    away = [loss if i % 2 else FarOff(loss) for i, loss in enumerate(losses)]
+    FarOff.waits = 0
+    assert all(torch.equal(a, b) for a, b in zip(on_cpu(away), losses, strict=True))
+    assert FarOff.waits == 1
+
+
+class FarOff(torch.Tensor):
+    """A tensor that says it is on a GPU, and counts how often it is brought here."""
+
+    waits = 0
+
+    def __new__(cls, data: torch.Tensor) -> FarOff:
+        return data.as_subclass(cls)
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda")
+
+    def cpu(self, memory_format: Any = torch.preserve_format) -> torch.Tensor:
+        FarOff.waits += 1
+        return self.as_subclass(torch.Tensor)
 
 
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])

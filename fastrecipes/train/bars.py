@@ -13,9 +13,9 @@ from rich.progress import Progress, ProgressColumn, Task, TaskID
 from fastrecipes.errors import clean
 from fastrecipes.record.clock import clock
 
-__all__ = ["Bars", "bars_on"]
+__all__ = ["EVERY", "Bars", "bars_on"]
 
-EVERY = 0.25  # seconds between two pictures of a notebook's bars
+EVERY = 0.25  # seconds between two pictures of a notebook's bars, or two losses beside a terminal's
 
 
 def bars_on(console: Console, columns: Sequence[ProgressColumn]) -> Progress | Bars:

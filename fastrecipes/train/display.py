@@ -20,7 +20,7 @@ from fastrecipes.errors import RunError, clean
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.ranks import here
 from fastrecipes.record.clock import clock
-from fastrecipes.train.bars import bars_on
+from fastrecipes.train.bars import EVERY, bars_on
 from fastrecipes.train.state import Position
 
 __all__ = ["LogFile", "RunDisplay", "clock", "counted", "log", "stderr_console", "telling", "to_console"]
@@ -260,19 +260,25 @@ class StageDisplay(Callback):
 
     def _open(self, what: str) -> None:
         place = f"{self.stage.label} {what} {self.learn.epoch + 1}/{self.stage.epochs}"
-        self.since, self.images = time.monotonic(), 0
+        self.since, self.images, self.told = time.monotonic(), 0, 0.0
         self.display.bars.reset(self.display.epoch, description=place, total=len(self.learn.dl), visible=True, told="")
 
     def after_batch(self) -> None:
         learn, bars = self.learn, self.display.bars
         self.display.batches_done += learn.training
-        if bars.disable:  # nobody looks, and reading the loss would wait for the device
+        if bars.disable:
             return
         self.images += len(learn.yb[0]) if learn.yb else 0
-        told = f"{self.images / max(1e-9, time.monotonic() - self.since):.0f} images/s"
         if learn.training:
             bars.advance(self.display.whole)
-            told = f"loss {float(learn.smooth_loss):.3f} {told}"
+        now = time.monotonic()
+        if now - self.told < EVERY:
+            bars.update(self.display.epoch, advance=1)
+            return
+        self.told = now
+        told = f"{self.images / max(1e-9, now - self.since):.0f} images/s"
+        if learn.training:
+            told = f"loss {float(learn.smooth_loss):.3f} {told}"  # waits for the device
         bars.update(self.display.epoch, advance=1, told=told)
 
 

@@ -140,8 +140,8 @@ class Keeper:
     def training_done(self, learn: Any) -> None:
         """After an epoch's last training batch; its validation changes no weights."""
         self.train_seconds = self._elapsed()
+        self._trained = learner_state(learn)  # raises where a step of it was none
         self.ledger.steps.flush()  # whoever watches the run sees an epoch at once, its checkpoint may come later
-        self._trained = learner_state(learn)
 
     def epoch_done(self, learn: Any, *, last: bool) -> bool:
         """After an epoch: its row, its best weights, a checkpoint. Whether early stopping ends the stage with it."""

@@ -29,6 +29,7 @@ from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.heap import give_back
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.loss import loss_on
+from fastrecipes.train.losses import on_cpu
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
@@ -58,6 +59,7 @@ class StageLearner(Learner):
     loss_grad: Any
     loss_func: Any
     logger: Any
+    recorder: Any
     path: Any
     begin: Position
     keeper: Keeper
@@ -169,6 +171,7 @@ class StageLearner(Learner):
             self.keeper.batch_done(self, i + 1)
         if self.training:
             level(self.model)
+            self.recorder.losses = on_cpu(self.recorder.losses)  # for callbacks that draw them
             self.keeper.training_done(self)
 
     def batches_of(self, dl: Any) -> tuple[Iterable[Any], bool]:

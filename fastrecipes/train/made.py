@@ -19,6 +19,7 @@ from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.averaging import Average
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.learner import StageLearner
+from fastrecipes.train.losses import SmoothLoss
 from fastrecipes.train.mixing import MixBatches, MixedLoss
 from fastrecipes.train.precision import Precision
 
@@ -51,6 +52,7 @@ def stage_learner(
         learn.add_cb(GradientClip(stage.clip))
     learn.remove_cbs(ProgressCallback)
     learn.logger = lambda _: None  # the run keeps its own history and progress
+    learn.recorder.smooth_loss = SmoothLoss(learn.recorder.smooth_loss.beta)
     learn.create_opt()
     if "max_lr_snapshot" in learn.opt.hypers[0]:  # timm's optimisers whose decay depends on their highest rate
         learn.opt.set_hyper("max_lr_snapshot", list(stage.lrs))

@@ -20,6 +20,7 @@ from fastcore.foundation import L
 from torch import nn
 
 from fastrecipes.record.checkpoint import holds
+from fastrecipes.train.losses import on_cpu
 
 __all__ = ["Position", "callback_state", "learner_state", "load_learner_state", "unsaved"]
 
@@ -144,9 +145,9 @@ def _load_callback(cb: Any, state: State) -> None:
 
 
 def _recorder_state(recorder: Any) -> State:
-    losses = recorder.losses
+    losses = on_cpu(recorder.losses)
     return {name: list(getattr(recorder, name)) for name in _RECORDED if name != "losses"} | {
-        "losses": torch.stack([torch.as_tensor(loss) for loss in losses]) if losses else None,
+        "losses": torch.stack(losses) if losses else None,
         "smooth_loss": {"count": recorder.smooth_loss.count, "val": recorder.smooth_loss.val},
         "metrics": [{k: v for k, v in vars(m).items() if holds(v)} for m in recorder._train_mets[1:]],
     }
