@@ -5,8 +5,9 @@
 The runner's side is a real `run`, with guard, schedule, metrics and history. The bare loop has the same network, memory format,
 fp32, fused SGD and batch size: forward, loss, backward, step, zero_grad, and its freed memory stays too. All three load the same images with fastai's loader in the process that trains, since
 a step finds other things in the processor's caches after that; the wait for them is taken off. A round is the median of the steps
-behind the first epoch, which pays for what is set up once; what an epoch's end takes (validation, a row of history, perhaps a
-checkpoint) is not counted on any side. In turn, in one process; medians and ranges of the rounds are printed.
+behind the first epoch, which pays for what is set up once, and, told apart, that of the epochs' ends: from the last step to the
+next epoch, with a validation of two images, in a run also with a row of history and perhaps a checkpoint. In turn, in one process;
+medians and ranges of the rounds are printed.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from torch import nn
 from fastrecipes import Constant, FolderSplitter, Recipe, Stage, run, sgd
 from fastrecipes.train.heap import kept_heap
 
-SIDE, EPOCHS = 64, 3
+SIDE, EPOCHS = 64, 5
 
 
 def main() -> None:
@@ -59,23 +60,28 @@ def main() -> None:
     for arch in given.archs:
         bs = 2 if arch == "test_resnet" else about_100_ms(arch)
         with tempfile.TemporaryDirectory() as folder:
-            images(Path(folder) / "images", given.steps * bs, bs)
+            images(Path(folder) / "images", given.steps * bs, 2)
             print(line(arch, bs, given.rounds, Path(folder)), flush=True)
 
 
 def line(arch: str, bs: int, rounds: int, place: Path) -> str:
     """All sides in turn, `rounds` times."""
-    bare, fastai, ours = [], [], []
+    bare, fastai, ours = list[Steps](), list[Steps](), list[Steps]()
     for i in range(rounds):
         with kept_heap():
             bare.append(bare_step(arch, bs, place))
             fastai.append(fastai_step(arch, bs, place))
         ours.append(run_step(arch, bs, place, i))
-    return f"{arch}, bs {bs}: a bare step {1e3 * median(bare):.2f} ms; " + "; ".join(
-        f"{name} adds {spread([1e3 * (one - alone) for one, alone in zip(times, bare, strict=True)])} ms, "
-        f"{spread([100 * (one / alone - 1) for one, alone in zip(times, bare, strict=True)])} %"
-        for name, times in (("plain fastai", fastai), ("the runner", ours))
-    )
+    step, end = (1e3 * median(getattr(side, what) for side in bare) for what in ("step", "end"))
+    told = [f"{arch}, bs {bs}: a bare step {step:.2f} ms, an epoch's end {end:.1f} ms"]
+    for name, sides in (("plain fastai", fastai), ("the runner", ours)):
+        pairs = list(zip(sides, bare, strict=True))
+        told.append(
+            f"{name} adds {spread([1e3 * (one.step - alone.step) for one, alone in pairs])} ms, "
+            f"{spread([100 * (one.step / alone.step - 1) for one, alone in pairs])} %, to a step and "
+            f"{spread([1e3 * (one.end - alone.end) for one, alone in pairs])} ms to an epoch's end"
+        )
+    return "; ".join(told)
 
 
 def spread(values: Sequence[float]) -> str:
@@ -83,8 +89,8 @@ def spread(values: Sequence[float]) -> str:
     return f"{median(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})"
 
 
-def run_step(arch: str, bs: int, place: Path, seed: int) -> float:
-    """Seconds a step of a run, waits for images taken off."""
+def run_step(arch: str, bs: int, place: Path, seed: int) -> Steps:
+    """Those of a run."""
     clock = Steps(lambda learn: learn.keeper.waited)
     recipe = Recipe(
         data=block, source=str(place / "images"), arch=f"timm/{arch}", pretrained=False, size=SIDE, bs=bs, precision="fp32",
@@ -92,7 +98,7 @@ def run_step(arch: str, bs: int, place: Path, seed: int) -> float:
         stages=[Stage(epochs=EPOCHS, unfreeze="all", lr=1e-5)],
     )  # fmt: skip
     run(recipe, out=place / "runs", workers=0, console=Console(file=io.StringIO()))
-    return median(clock.seconds)
+    return clock
 
 
 class Waited(TfmdDL):
@@ -117,8 +123,8 @@ def made(arch: str, bs: int, place: Path) -> tuple[Any, nn.Module]:
     return dls, timm.create_model(arch, num_classes=2).to(memory_format=torch.channels_last)
 
 
-def bare_step(arch: str, bs: int, place: Path) -> float:
-    """Seconds a step of the same work in torch alone."""
+def bare_step(arch: str, bs: int, place: Path) -> Steps:
+    """Those of the same work in torch alone."""
     dls, net = made(arch, bs, place)
     opt, loss_func = torch.optim.SGD(net.parameters(), lr=1e-5, momentum=0.9, fused=True), nn.CrossEntropyLoss()
 
@@ -139,10 +145,10 @@ def bare_step(arch: str, bs: int, place: Path) -> float:
         clock.begin(epoch)
         for _ in steps():
             clock.step_done()
-    return median(clock.seconds)
+    return clock
 
 
-def fastai_step(arch: str, bs: int, place: Path) -> float:
+def fastai_step(arch: str, bs: int, place: Path) -> Steps:
     """The same in fastai's Learner, with the callbacks that it has of its own."""
     dls, net = made(arch, bs, place)
     sgd = partial(OptimWrapper, opt=partial(torch.optim.SGD, momentum=0.9, fused=True))
@@ -150,17 +156,28 @@ def fastai_step(arch: str, bs: int, place: Path) -> float:
     clock = Steps(lambda _: Waited.seconds)
     with learn.no_bar(), learn.no_logging():
         learn.fit(EPOCHS, cbs=clock)
-    return median(clock.seconds)
+    return clock
 
 
 class Steps(Callback):
-    """Seconds from step to step, waits for images taken off, of all epochs but the first."""
+    """Seconds from step to step, waits for images taken off, and at the ends, of all epochs but the first."""
 
     learn: Any = None
     order = 9000  # what comes after the last step's end belongs to the next one
 
     def __init__(self, waited: Callable[[Any], float]) -> None:
-        self.waited, self.seconds = waited, list[float]()
+        self.waited, self.seconds, self.ends = waited, list[float](), list[float]()
+        self.ended: float | None = None
+
+    @property
+    def step(self) -> float:
+        """Seconds a step."""
+        return median(self.seconds)
+
+    @property
+    def end(self) -> float:
+        """Seconds from an epoch's last step to the beginning of the next epoch."""
+        return median(self.ends)
 
     def before_train(self) -> None:
         """An epoch begins."""
@@ -173,11 +190,14 @@ class Steps(Callback):
 
     def begin(self, epoch: int) -> None:
         """Which epoch it is."""
+        if epoch > 1 and self.ended is not None:
+            self.ends.append(time.perf_counter() - self.ended)
         self.counts, self.mark = epoch > 0, None
 
     def step_done(self) -> None:
         """Take the time."""
-        now = time.perf_counter() - self.waited(self.learn)
+        self.ended = time.perf_counter()
+        now = self.ended - self.waited(self.learn)
         if self.counts and self.mark is not None:
             self.seconds.append(now - self.mark)
         self.mark = now
@@ -189,7 +209,7 @@ def about_100_ms(arch: str) -> int:
     for bs in (4, 8, 16, 32):
         with tempfile.TemporaryDirectory() as folder:
             images(Path(folder) / "images", 5 * bs, bs)
-            seconds[bs] = bare_step(arch, bs, Path(folder))
+            seconds[bs] = bare_step(arch, bs, Path(folder)).step
     return min(seconds, key=lambda bs: abs(seconds[bs] - 0.1))
 
 

@@ -185,8 +185,8 @@ def test_a_fault_that_waits_to_be_read_is_in_no_checkpoint(
 ) -> None:
     """With a checkpoint after every batch and a fault that is read later: the last one is from before it, and goes on."""
     path = recipe_file()
+    look_later(monkeypatch)
     with monkeypatch.context() as patched:
-        look_later(patched)
         at_batch(patched, 7, spoil_input(math.nan))
         told = cli("run", path, "--out", tmp_path / "runs", "--checkpoint-every", "0")
     assert told.code == 4
@@ -220,6 +220,7 @@ def test_an_absurd_rate_diverges(cli: Cli, recipe_file: Write, tmp_path: Path) -
     assert "go on from it with --fork --set stages.1.lr=..." in told.err
 
 
+@pytest.mark.usefixtures("later")
 def test_rollback_goes_back_with_lower_rates(cli: Cli, recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
     """From the last good state at a tenth of the rates; it is said, recorded, and survives a kill."""
     path = recipe_file(("pretrained=False,", "pretrained=False,\n    on_divergence=Rollback(factor=0.1, tries=2),"),
@@ -238,6 +239,7 @@ def test_rollback_goes_back_with_lower_rates(cli: Cli, recipe_file: Write, tmp_p
     assert rows[2]["lr_head"] == pytest.approx(plain[2]["lr_head"] / 10)
 
 
+@pytest.mark.usefixtures("later")
 def test_rollback_gives_up(recipe_file: Write, tmp_path: Path, monkeypatch: Any) -> None:
     """After its tries the run diverges as without it."""
     recipe = load_recipe(recipe_file())
