@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastai.callback.core import Callback
+from fastcore.foundation import L
 
 __all__ = ["Hearing"]
 
@@ -19,9 +20,9 @@ class Hearing:
 
     def of(self, event: str, cbs: Iterable[Any]) -> list[Any]:
         """Those of the Learner's `cbs` that `event` is for."""
-        now = list(cbs)
-        if len(now) != len(self._cbs) or any(a is not b for a, b in zip(now, self._cbs, strict=True)):
-            self._cbs, self._of = now, {}
+        now = cbs.items if isinstance(cbs, L) else list(cbs)
+        if now != self._cbs:  # a list compares its items by what they are
+            self._cbs, self._of = list(now), {}
         found = self._of.get(event)
         if found is None:
             found = self._of[event] = sorted((cb for cb in now if _hears(cb, event)), key=lambda cb: cb.order)
