@@ -901,3 +901,20 @@ def test_several_processes_without_accelerate(cli: Cli, recipe_file: Write, tmp_
     told = cli("run", recipe_file(), "--out", tmp_path / "runs")
     message = "several processes need Accelerate: pip install 'fastrecipes[gpus]'"
     assert (told.err, told.out, told.code) == (f"error: {message}\n", "", 2)
+
+
+@pytest.mark.parametrize("given", ["Seen", "Seen()", "lambda: Seen()"])
+def test_a_callback_with_a_name_of_the_learners(cli: Cli, recipe_file: Write, tmp_path: Path, given: str) -> None:
+    """fastai would overwrite what the Learner has there."""
+    stage = "Stage(epochs=1, unfreeze=1, lr=3e-2"
+    path = recipe_file(
+        ("recipe = Recipe(", "class Seen(Callback):\n    pass\n\n\nrecipe = Recipe("),
+        (stage, f"{stage}, cbs=[{given}]"),
+    )
+    told = cli("run", path, "--out", tmp_path / "runs")
+    assert told.code == 2
+    assert told.err.splitlines()[-1] == (
+        "error: stages.0 cbs: fastai would put Seen in the place of learn.seen, which the training needs; give the class "
+        "another name, such as MySeen"
+    )
+    assert not (tmp_path / "runs").exists()

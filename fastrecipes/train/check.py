@@ -23,6 +23,7 @@ from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.display import counted, log
 from fastrecipes.train.faults import told
 from fastrecipes.train.learner import try_batch
+from fastrecipes.train.made import callbacks_of
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.ready import Ready, make_ready, stage_of
 
@@ -52,6 +53,8 @@ def check_recipe(recipe: Recipe, out: Path, console: Console) -> list[Checked]:
 
 def check_ready(ready: Ready, out: Path, console: Console) -> list[Checked]:
     """The part of the check that needs the network; the network is left as it was."""
+    for stage in ready.plan.stages:
+        callbacks_of(ready.recipe, stage)
     found = [can_write(out), _disk(ready, out)]
     sizes: dict[tuple[int, int], StagePlan] = {}
     for stage in ready.plan.stages:  # of the stages with one size and batch size, the last trains most

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from inspect import signature
 from typing import Any
 
 from fastai.callback.core import Callback
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
+from fastai.learner import Learner
 from fastai.optimizer import Adam
 from torch import nn
 
 from fastrecipes.declare.recipe import Recipe
+from fastrecipes.errors import RecipeError
 from fastrecipes.nets.blocks import Blocks
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import StagePlan
@@ -23,7 +26,10 @@ from fastrecipes.train.losses import SmoothLoss
 from fastrecipes.train.mixing import MixBatches, MixedLoss
 from fastrecipes.train.precision import Precision
 
-__all__ = ["stage_learner"]
+__all__ = ["callbacks_of", "stage_learner"]
+
+_OWN = {*vars(StageLearner), *StageLearner.__annotations__, *signature(Learner.__init__).parameters, "recorder"}
+"""what a Learner has by a name of its own, which fastai would overwrite with a callback of that name"""
 
 
 def stage_learner(
@@ -39,7 +45,7 @@ def stage_learner(
     learn = StageLearner(
         dls, net, loss_func=loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
         splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train", wd_bn_bias=recipe.wd_bn_bias,
-        cbs=_fresh(recipe.of(recipe.stages[stage.index], "cbs")),
+        cbs=callbacks_of(recipe, stage),
     )  # fmt: skip
     learn.auto_batch, learn.accumulate, learn.compiled = recipe.auto_batch, stage.accumulate, stage.compiled
     learn.precision = Precision(precision, next(net.parameters()).device)
@@ -63,6 +69,18 @@ def stage_learner(
     return learn
 
 
-def _fresh(cbs: Any) -> list[Callback]:
-    """Copies of the recipe's callbacks: what one stage left in them does not reach the next."""
-    return [copy.deepcopy(cb) if isinstance(cb, Callback) else cb() for cb in cbs]
+def callbacks_of(recipe: Recipe, stage: StagePlan) -> list[Callback]:
+    """Copies of the recipe's callbacks: what one stage left in them does not reach the next.
+
+    Raises `RecipeError` for one whose name the Learner has something else by.
+    """
+    cbs = recipe.of(recipe.stages[stage.index], "cbs")
+    made = [copy.deepcopy(cb) if isinstance(cb, Callback) else cb() for cb in cbs]
+    for cb in made:
+        if cb.name in _OWN:
+            kind = type(cb).__name__
+            raise RecipeError(
+                f"{stage.label} cbs: fastai would put {kind} in the place of learn.{cb.name}, which the training needs; "
+                f"give the class another name, such as My{kind}"
+            )
+    return made
