@@ -262,10 +262,19 @@ def test_find_takes_what_a_range_test_recommends(tiny: Recipe, tmp_path: Path) -
 
 
 def test_find_falls_back_to_decades(tiny: Recipe, tmp_path: Path, monkeypatch: Any) -> None:
-    """Where the range test recommends no rate, which is said and recorded."""
+    """Where the range test recommends no rate, which is said and recorded, once, though a run that dies behind it tests again."""
     monkeypatch.setattr(probing, "FROM", 1e8)
     monkeypatch.setattr(probing, "TO", 1e12)  # so high that it diverges at once
-    done = run(at(tiny, Probe("find")), out=tmp_path)
+    plain = probing._Probing.save
+
+    def dies(self: Any) -> None:
+        monkeypatch.setattr(probing._Probing, "save", plain)
+        raise KeyError("killed")
+
+    monkeypatch.setattr(probing._Probing, "save", dies)
+    with pytest.raises(KeyError):
+        run(at(tiny, Probe("find")), out=tmp_path)
+    done = run(at(tiny, Probe("find")), out=tmp_path, resume=True)
     rows = rows_of(done.folder)
     assert [(row["candidate"], row["lr"]) for row in rows] == [(None, None), (0, 0.01), (1, 0.001), (2, 0.0001)]
     assert sum(row["chosen"] for row in rows) == 1

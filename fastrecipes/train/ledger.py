@@ -66,9 +66,11 @@ class Ledger:
         self._save(label, net.state_dict(), self.history.rows[-1] if self.history.rows else None)
 
     def fell_back(self, what: str) -> None:
-        """Announce and record that the run goes on in another way than was asked for."""
+        """Announce that the run goes on in another way than was asked for, and record it, once: a killed run may come to it again."""
         log.warning("WARNING: %s", what)
-        self.folder.update(fallbacks=[*self.folder.info.get("fallbacks", ()), what])
+        before = self.folder.info.get("fallbacks", ())
+        if what not in before:
+            self.folder.update(fallbacks=[*before, what])
 
     def _save_predictions(self) -> None:
         """Those of the best epoch; where there are none, those of an earlier one are taken away."""
