@@ -58,7 +58,7 @@ def tiny(recipe_file: Write) -> Recipe:
     return load_recipe(recipe_file())
 
 
-class Seen(Callback):
+class Sighted(Callback):
     """Notes how each step is taken."""
 
     def __init__(self) -> None:
@@ -78,8 +78,8 @@ class Seen(Callback):
         self.learner = self.learn
 
 
-def seen_in(recipe: Recipe, stage: int = 0, num_it: int = 30) -> tuple[Seen, Ready]:
-    seen = Seen()
+def seen_in(recipe: Recipe, stage: int = 0, num_it: int = 30) -> tuple[Sighted, Ready]:
+    seen = Sighted()
     ready = ready_of(replace(recipe, cbs=[lambda: seen]))
     seek(ready, stage, num_it=num_it, end=1e-2)
     return seen, ready
@@ -252,7 +252,7 @@ def test_groups_keep_their_ratios(tiny: Recipe) -> None:
 
 def test_a_step_is_the_stages_own(tiny: Recipe) -> None:
     """Size, batch size, accumulated batches, mixing, precision, and the blocks that stand still, in eval mode."""
-    own, seen = replace(tiny.stages[0], size=48, bs=4, accumulate=2, mix=MixUpCutMix(mixup=0.2)), Seen()
+    own, seen = replace(tiny.stages[0], size=48, bs=4, accumulate=2, mix=MixUpCutMix(mixup=0.2)), Sighted()
     ready = ready_of(replace(tiny, precision="bf16", stages=[own, tiny.stages[1]], cbs=[lambda: seen]))
     stage = replace(ready.plan.stages[0], batchnorm="frozen")  # which a plan gives to trained weights only
     range_test(ready, stage, start=1e-6, end=1e-2, num_it=30, on_step=lambda *_: None)
