@@ -26,7 +26,7 @@ _KEPT = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
 _USUAL = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 64 << 20, _MMAP_THRESHOLD: 32 << 20}  # what glibc's own come to
 _ASKED = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_ARENA_MAX")
 
-_EVERY = 30.0  # seconds; a page that is needed again costs some 0.3 s a GB
+_EVERY = 30.0  # seconds; pages that are needed again have to be found anew
 
 _depth = 0
 _given_back = 0.0
