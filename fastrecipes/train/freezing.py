@@ -8,6 +8,7 @@ from fastai.callback.core import Callback, TrainEvalCallback
 from torch import nn
 
 from fastrecipes.nets.blocks import Blocks, modules_of, parameters_of
+from fastrecipes.train.modes import set_mode
 
 __all__ = ["FrozenEval", "groups_of", "without_gradients"]
 
@@ -25,8 +26,7 @@ class FrozenEval(Callback):
         self.frozen = frozen
 
     def before_train(self) -> None:
-        for module in self.frozen:
-            module.eval()
+        set_mode(self.frozen, training=False)
 
     @classmethod
     def of(cls, net: nn.Module, blocks: Blocks, n_frozen: int) -> FrozenEval:

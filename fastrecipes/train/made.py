@@ -7,7 +7,6 @@ from inspect import signature
 from typing import Any
 
 from fastai.callback.core import Callback
-from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -20,9 +19,9 @@ from fastrecipes.nets.blocks import Blocks
 from fastrecipes.planning.metrics import metrics_of
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.averaging import Average
+from fastrecipes.train.default_cbs import default_cbs
 from fastrecipes.train.freezing import FrozenEval, groups_of, without_gradients
 from fastrecipes.train.learner import StageLearner
-from fastrecipes.train.losses import SmoothLoss
 from fastrecipes.train.mixing import MixBatches, MixedLoss
 from fastrecipes.train.precision import Precision
 
@@ -45,7 +44,7 @@ def stage_learner(
     learn = StageLearner(
         dls, net, loss_func=loss_func, opt_func=opt_func, metrics=metrics_of(recipe),
         splitter=lambda model: groups_of(model, blocks), train_bn=stage.batchnorm == "train", wd_bn_bias=recipe.wd_bn_bias,
-        cbs=callbacks_of(recipe, stage),
+        default_cbs=False, cbs=[*default_cbs(), *callbacks_of(recipe, stage)],
     )  # fmt: skip
     learn.auto_batch, learn.accumulate, learn.compiled = recipe.auto_batch, stage.accumulate, stage.compiled
     learn.precision = Precision(precision, next(net.parameters()).device)
@@ -56,9 +55,7 @@ def stage_learner(
         learn.add_cb(Average(stage.ema))
     if stage.clip is not None:
         learn.add_cb(GradientClip(stage.clip))
-    learn.remove_cbs(ProgressCallback)
     learn.logger = lambda _: None  # the run keeps its own history and progress
-    learn.recorder.smooth_loss = SmoothLoss(learn.recorder.smooth_loss.beta)
     learn.create_opt()
     if "max_lr_snapshot" in learn.opt.hypers[0]:  # timm's optimisers whose decay depends on their highest rate
         learn.opt.set_hyper("max_lr_snapshot", list(stage.lrs))
