@@ -39,7 +39,7 @@ from fastrecipes.record.checkpoint import load_checkpoint, save_checkpoint
 from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.run import run
 from fastrecipes.train.state import _load_optimizer
-from fastrecipes.train.stepping import groups_joined
+from fastrecipes.train.stepping import groups_joined, zero_grad
 
 Write = Callable[..., Path]
 OPTIMISERS = [sgd(), adam(), adamw(), radam(), radam(decoupled=True), lamb(), lion(), ranger(k=2), timm_optimiser("nadamw")]  # fmt: skip
@@ -323,6 +323,59 @@ def test_groups_of_one_rate_are_stepped_together(opt: Any, rates: list[float], l
     assert other.opt.param_groups is held
     assert [len(group["params"]) for group in held] == [1, 1, 3, 1]
     assert all(torch.equal(p, q) for p, q in zip(apart.parameters(), together.parameters(), strict=True))
+
+
+def test_groups_without_a_gradient_are_left_out() -> None:
+    """As torch leaves their parameters out: weights, momenta and counts are those of a step with all groups."""
+    apart, groups = small_net()
+    one = made(adam(), apart, groups)
+    together, groups = small_net()
+    other = made(adam(), together, groups)
+    for step in range(3):
+        for net in (apart, together):
+            net[3].weight.grad = torch.full_like(net[3].weight, step + 1.0)
+            net[3].bias.grad = torch.ones(5) if step else None
+        one.step()
+        with groups_joined(other):
+            assert len(other.opt.param_groups) == min(2, 1 + step)
+            other.step()
+    assert all(torch.equal(p, q) for p, q in zip(apart.parameters(), together.parameters(), strict=True))
+    assert len(one.opt.state) == len(other.opt.state) == 2
+
+
+@pytest.mark.parametrize("opt", [*OPTIMISERS, Adam], ids=shown)
+def test_gradients_are_cleared(opt: Any) -> None:
+    """As the optimiser's own `zero_grad` does: none is left, or all are zero with fastai's own."""
+    net, groups = small_net()
+    cleared = opt(groups, lr=1e-3)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    zero_grad(cleared)
+    left = [p.grad for p in net.parameters()]
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    cleared.zero_grad()
+    for found, p in zip(left, net.parameters(), strict=True):
+        assert (found is None) == (p.grad is None)
+        assert found is None or not found.any()
+
+
+def test_an_optimisers_own_clearing_is_asked() -> None:
+    """Of a class that has one, behind fastai's wrapper or as it."""
+    asked = []
+
+    class Inner(torch.optim.SGD):
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            asked.append("inner")
+
+    class Outer(OptimWrapper):
+        def zero_grad(self) -> None:
+            asked.append("outer")
+
+    _, groups = small_net()
+    zero_grad(OptimWrapper(groups, Inner, lr=1e-3))
+    zero_grad(Outer(groups, torch.optim.SGD, lr=1e-3))
+    assert asked == ["inner", "outer"]
 
 
 def test_groups_of_an_optimiser_that_is_not_torchs_stay_apart() -> None:

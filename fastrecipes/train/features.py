@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from fastai.torch_core import TensorCategory
 
 from fastrecipes.data.draws import Draws
 from fastrecipes.record.limit import size_words
@@ -76,13 +75,13 @@ class Features:
         with first_here_first():
             part.kept[view] = self._on_device(_as_tensor(self._found(part, view, watch), self.prefix.dtype))
 
-    def batches(self, part: Part, epoch: int) -> Iterator[tuple[torch.Tensor, TensorCategory]]:
+    def batches(self, part: Part, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Features and class numbers of the batches of an epoch that is prepared, from the loader's `first_batch` on."""
         dl, rows = part.dl, part.kept[part.view_of(epoch)]
         idxs = torch.tensor([int(i) for i in dl.get_idxs()], device=rows.device)
         targets = part.targets.to(rows.device)
         for which in idxs.split(dl.bs)[: len(dl) - dl.first_batch]:
-            yield self.prefix.as_given(rows.index_select(0, which)), TensorCategory(targets.index_select(0, which))
+            yield self.prefix.as_given(rows.index_select(0, which)), targets.index_select(0, which)
 
     def _found(self, part: Part, view: int, watch: Watch) -> Any:
         """The features of a view, from the cache or computed now."""

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from fastai.callback.core import (
     CancelBackwardException,  # type: ignore[attr-defined]  # fastai makes these when it is loaded
+    CancelBatchException,  # type: ignore[attr-defined]
     CancelEpochException,  # type: ignore[attr-defined]
     CancelFitException,  # type: ignore[attr-defined]
     CancelStepException,  # type: ignore[attr-defined]
 )
 from fastai.callback.mixup import MixHandler
 from fastai.learner import Learner
-from fastai.torch_core import norm_bias_params, to_float
+from fastai.torch_core import norm_bias_params, to_detach, to_float
 from torch import nn
 
 from fastrecipes.data.draws import Draws
@@ -34,7 +35,7 @@ from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
 from fastrecipes.train.state import Position, load_learner_state, waiting_gradients
-from fastrecipes.train.stepping import groups_joined
+from fastrecipes.train.stepping import groups_joined, zero_grad
 from fastrecipes.train.together import level, mean_of, told_by_any, wait, whole
 
 __all__ = ["StageLearner", "try_batch", "try_on"]
@@ -100,6 +101,18 @@ class StageLearner(Learner):
         device = next(self.model.parameters()).device
         return b if all(isinstance(t, torch.Tensor) and t.device == device for t in b) else super()._set_device(b)
 
+    def to_detach(self, b: Any, cpu: bool = True, gather: bool = True) -> Any:
+        """As fastai's, without asking the loaders for a `to_detach` of their own, which they have not."""
+        return to_detach(b, cpu, gather)
+
+    def one_batch(self, i: int, b: Any) -> None:
+        """As fastai's; a batch of features is of one input and lies where it shall, unless a GPU has no room for them all."""
+        if self.given_features and self.features is not None and b[0].device == self.features.prefix.device:
+            self.iter, self.xb, self.yb = i, b[:1], b[1:]
+            self._with_events(self._do_one_batch, "batch", CancelBatchException)
+        else:
+            super().one_batch(i, b)
+
     def outputs(self, net: nn.Module, xb: Any, *, features: bool = False) -> Any:
         """What `net`, the Learner's or one like it, gives for a batch `(x,)` of images, or of their features: (bs, classes)."""
         if self.prefix is not None and not features:
@@ -161,7 +174,7 @@ class StageLearner(Learner):
             load_learner_state(self, self.begin_state)
             self.keeper.load_state_dict(self.begin_kept)
         elif self.n_waiting and self.training:  # a callback ended the epoch before between two steps
-            self.opt.zero_grad()
+            zero_grad(self.opt)
             self.n_waiting = 0
         if not self.training:
             level(self.model)
@@ -287,7 +300,7 @@ class StageLearner(Learner):
     def _take_step(self) -> None:
         if self.precision.unscale(self.model):
             self._with_events(self._step, "step", CancelStepException)
-        self.opt.zero_grad()
+        zero_grad(self.opt)
         self.n_waiting = 0
 
     def _one_part(self, share: float) -> torch.Tensor:

@@ -34,12 +34,17 @@ def seen_values(learn: Any) -> dict[str, float]:
     metrics = [copy.deepcopy(metric) for metric in learn.metrics]
     for metric in metrics:
         metric.reset()
-    net, batch = kept_net(learn).eval(), (learn.xb, learn.yb, learn.pred)
+    net, batch = kept_net(learn), (learn.xb, learn.yb, learn.pred)
+    if net.training:  # its validation has left it otherwise
+        net.eval()
     learn.seen.draws = learn.dls.valid.draws
     with torch.no_grad():
         batches, features = learn.batches_of(learn.seen)
         for i, (x, y) in enumerate(batches):
-            learn.xb, learn.yb = (x.as_subclass(torch.Tensor),), (y,)  # as fastai hands batches to its networks
+            learn.xb, learn.yb = (
+                (x.as_subclass(torch.Tensor),),
+                (y.as_subclass(torch.Tensor),),
+            )  # as fastai hands them to its networks
             learn.pred = learn.outputs(net, learn.xb, features=features)
             counts = learn.seen.counts(i)
             if counts is not None:
