@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fastrecipes.train.display import RunDisplay, log
 from fastrecipes.train.guard import check_epoch
 from fastrecipes.train.ledger import Ledger
 from fastrecipes.train.memory import peak_memory_mb
-from fastrecipes.train.state import Position, learner_state, unsaved
+from fastrecipes.train.state import Position, learner_state, learner_state_later, unsaved
 from fastrecipes.train.stop import Stop
 from fastrecipes.train.values import epoch_values, seen_values
 
@@ -80,7 +80,7 @@ class Keeper:
         self.saver, self.ledger, self.stage, self.display, self.stop = saver, ledger, stage, display, stop
         self.seconds, self.waited, self.images, self.train_seconds = 0.0, 0.0, 0, 0.0
         self._since = time.monotonic()
-        self._trained: dict[str, Any] = {}
+        self._trained: Callable[[], dict[str, Any]] = dict
         self._constant: dict[tuple[str, str], Any] = {}
 
     def fit_begins(self, learn: Any) -> None:
@@ -112,7 +112,7 @@ class Keeper:
             return
         stage, epoch = self.stage.index, learn.epoch
         if validates:
-            self._stop(Position(stage, epoch, len(learn.dls.train)), self._trained)
+            self._stop(Position(stage, epoch, len(learn.dls.train)), self._trained())
         elif epoch == learn.begin.epoch and learn.begin.batch:
             self.load_state_dict(learn.begin_kept)
             self._stop(learn.begin, learn.begin_state)
@@ -124,7 +124,7 @@ class Keeper:
         position = Position(self.stage.index, learn.epoch, batch)
         if not learn.training:
             if self.stop.wanted:
-                self._stop(Position(self.stage.index, learn.epoch, len(learn.dls.train)), self._trained)
+                self._stop(Position(self.stage.index, learn.epoch, len(learn.dls.train)), self._trained())
             return
         self.images += (len(learn.yb[0]) if len(learn.yb) else 0) * here().of
         if not learn.n_waiting:
@@ -140,7 +140,7 @@ class Keeper:
     def training_done(self, learn: Any) -> None:
         """After an epoch's last training batch; its validation changes no weights."""
         self.train_seconds = self._elapsed()
-        self._trained = learner_state(learn)  # raises where a step of it was none
+        self._trained = learner_state_later(learn)  # raises where a step of it was none
         self.ledger.steps.flush()  # whoever watches the run sees an epoch at once, its checkpoint may come later
 
     def epoch_done(self, learn: Any, *, last: bool) -> bool:
@@ -226,8 +226,9 @@ class Keeper:
 
     def _rates(self, learn: Any) -> dict[str, float | None]:
         """The rate of every group, None for those that do not train, and the momentum."""
-        hypers, first = list(learn.opt.hypers), self.stage.freeze_to
-        lrs = (float(hyper["lr"]) if i >= first else None for i, hyper in enumerate(hypers))
+        first = self.stage.freeze_to
+        hypers = learn.opt.hypers[first:]
+        lrs = [None] * first + [float(hyper["lr"]) for hyper in hypers]
         rates = {f"lr_{group.name}": lr for group, lr in zip(self.ledger.plan.groups, lrs, strict=True)}
         return {**rates, "mom": _momentum(hypers[-1])}
 

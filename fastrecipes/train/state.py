@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import nn
 from fastrecipes.record.checkpoint import holds
 from fastrecipes.train.losses import on_cpu
 
-__all__ = ["Position", "callback_state", "learner_state", "load_learner_state", "unsaved"]
+__all__ = ["Position", "callback_state", "learner_state", "learner_state_later", "load_learner_state", "unsaved"]
 
 State = dict[str, Any]
 _RECORDED = ("lrs", "iters", "losses", "values")
@@ -46,9 +46,20 @@ class Position:
 
 def learner_state(learn: Any) -> State:
     """All that changes as `learn` trains, between two batches."""
+    return learner_state_later(learn)()
+
+
+def learner_state_later(learn: Any) -> Callable[[], State]:
+    """The same as a function, to be called before the next step: until then neither the weights nor the optimiser change.
+
+    All else is that of now, whatever callbacks do in a validation.
+    """
+    net, opt, now = learn.model, learn.opt, _state_beside_weights(learn)
+    return lambda: {"model": net.state_dict(), "optimizer": opt.state_dict(), **now}
+
+
+def _state_beside_weights(learn: Any) -> State:
     return {
-        "model": learn.model.state_dict(),
-        "optimizer": learn.opt.state_dict(),
         "train_iter": learn.train_iter,
         "n_parts": learn.n_parts,
         "compiled": learn.compiled,
