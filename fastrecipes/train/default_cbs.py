@@ -19,7 +19,7 @@ class Modes(TrainEvalCallback):
     """Counts batches and puts the network into training and eval mode."""
 
     learn: Any = None
-    name = "train_eval"
+    name = property(lambda _: "train_eval")
 
     def before_train(self) -> None:
         learn = self.learn
@@ -36,7 +36,7 @@ class Plain(CastToTensor):
     """Takes fastai's types from the tensors of a batch, where they have one: what was kept of frozen blocks has none."""
 
     learn: Any = None
-    name = "cast_to_tensor"
+    name = property(lambda _: "cast_to_tensor")
 
     def before_batch(self) -> None:
         if not all(type(t) is torch.Tensor for t in (*self.learn.xb, *self.learn.yb)):
@@ -47,7 +47,7 @@ class StepRecorder(Recorder):
     """Notes losses, rates and metrics; those of a step without making lists of metrics anew."""
 
     learn: Any = None
-    name = "recorder"
+    name = property(lambda _: "recorder")
 
     def __init__(self) -> None:
         super().__init__()
