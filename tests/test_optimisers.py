@@ -331,6 +331,8 @@ def test_groups_without_a_gradient_are_left_out() -> None:
     one = made(adam(), apart, groups)
     together, groups = small_net()
     other = made(adam(), together, groups)
+    for each in (one, other):
+        each.set_hypers(wd=0.1)
     for step in range(3):
         for net in (apart, together):
             net[3].weight.grad = torch.full_like(net[3].weight, step + 1.0)
