@@ -381,21 +381,100 @@ def test_what_keeps_no_features(moving: Recipe) -> None:
         assert plan.stages[0].prefix is None
 
 
+class Compiled:
+    """Has torch.compile work without its slow C++ back end, or fail, and counts the graphs that it makes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.graphs, self.networks, self.fails = 0, list[Any](), False
+        forward, network = torch.compile, torch.nn.Module.compile
+
+        def of_network(module: torch.nn.Module, **words: Any) -> None:
+            self.networks.append(words)
+            network(module, backend="eager", **words)
+
+        monkeypatch.setattr(torch, "compile", lambda f, **words: forward(f, **{"backend": self.backend, **words}))
+        monkeypatch.setattr(torch.nn.Module, "compile", of_network)
+        self.forget()
+
+    def forget(self) -> None:
+        """As a new process: a block that is built alike is not compiled again."""
+        torch._dynamo.reset()
+        self.graphs = 0
+
+    def backend(self, graph: Any, _: Any) -> Any:
+        if self.fails:
+            raise RuntimeError("no C++ compiler")
+        self.graphs += 1
+        return graph.forward
+
+
 def test_a_compiled_recipe_keeps_features(moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And compiles the network where no frozen blocks run by themselves."""
-    plain, used = torch.nn.Module.compile, list[Any]()
-
-    def compiled(self: torch.nn.Module, **words: Any) -> None:
-        used.append(words)
-        plain(self, backend="eager", **words)
-
-    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
-    recipe = replace(moving, stages=[moving.stages[0], replace(moving.stages[0], unfreeze="all")], compile=True)
+    """Of compiled frozen blocks, each once a stage; the network is compiled where no frozen blocks run by themselves."""
+    compiled, computed = Compiled(monkeypatch), Computed(monkeypatch)
+    stages = [replace(moving.stages[0], unfreeze=n) for n in (0, 1, "all")]
+    recipe = replace(moving, stages=stages, compile=True)
     plan, _ = plan_recipe(recipe)
-    assert [(stage.compiled, stage.prefix is None) for stage in plan.stages] == [(False, False), (True, True)]
-    done = run(recipe, out=tmp_path / "compiled")
-    assert used == [{"dynamic": False}]
-    assert_same(done, run(replace(recipe, compile=False), out=tmp_path / "as_it_is"), ["stages.0"])
+    assert [(stage.compiled, stage.prefix and stage.prefix.compiled) for stage in plan.stages] == [
+        (False, True), (False, True), (True, None),
+    ]  # fmt: skip
+    done, names = run(recipe, out=tmp_path / "compiled"), ["stages.0", "stages.1"]
+    assert compiled.networks == [{"dynamic": False}]
+    assert compiled.graphs == 5  # blocks; the second prefix has some of them, and takes its features on the way
+    images, computed.images = computed.images, 0
+    as_it_is = run(replace(recipe, compile=False), out=tmp_path / "as_it_is")
+    assert images == computed.images > 0  # under keys of their own, as many in one pass
+    assert_same(done, as_it_is, names)
+    computed.images = 0
+    assert_same(done, run(recipe, out=tmp_path / "again"), [*names, "stages.2"])
+    assert computed.images == 0
+
+
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_a_compiler_that_fails_on_frozen_blocks(
+    moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, cache: str
+) -> None:
+    """They run as they are, which is said and recorded, and so they do after a kill when the compiler works again."""
+    compiled = Compiled(monkeypatch)
+    recipe = replace(moving, compile=True, cache=cache)
+    as_it_is = run(replace(recipe, compile=False), out=tmp_path / "as_it_is")
+    compiled.fails = True
+    done = run(recipe, out=tmp_path / "failed")
+    words = "stages.0: torch.compile failed (backend='backend' raised:): the frozen blocks run as they are"
+    assert capsys.readouterr().err.count(f"WARNING: {words}") == 1
+    assert done.folder.joinpath("run.json").read_text().count("torch.compile failed") == 2  # in both stages
+    assert_same(done, as_it_is)
+    with monkeypatch.context() as m:
+        stop_inside(m)
+        with pytest.raises(StoppedError):
+            run(recipe, out=tmp_path / "killed")
+    compiled.fails = False
+    compiled.forget()
+    assert_same(run(recipe, out=tmp_path / "killed", resume=True), done, ["stages.0"])
+    assert compiled.graphs == 5  # blocks of the second stage alone
+
+
+def test_a_killed_run_goes_on_with_compiled_blocks(
+    moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, with features computed anew."""
+    compiled = Compiled(monkeypatch)
+    recipe = replace(moving, compile=True, cache="off")
+    whole = run(recipe, out=tmp_path / "whole")
+    with monkeypatch.context() as m:
+        stop_inside(m)
+        with pytest.raises(StoppedError):
+            run(recipe, out=tmp_path / "killed")
+    compiled.forget()
+    assert_same(run(recipe, out=tmp_path / "killed", resume=True), whole)
+    assert compiled.graphs > 0
+
+
+def test_the_plan_says_that_frozen_blocks_are_compiled(moving: Recipe, capsys: Any) -> None:
+    """Where they run by themselves, kept or not."""
+    for cache, words in (("auto", "for 3 views"), ("off", "in every epoch without a gradient")):
+        plan, _ = plan_recipe(replace(moving, compile=True, cache=cache))
+        Console(width=200).print(plan_table(plan))
+        assert f"run, compiled by torch.compile, {words}" in capsys.readouterr().out
 
 
 def test_a_cache_that_is_too_small(moving: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from fastrecipes.nets.calls import calls_of
 from fastrecipes.nets.cutting import Cut, cut_prefix, run_rest
 from fastrecipes.nets.folding import fold_norms
 from fastrecipes.nets.prefix import prefix_of
+from fastrecipes.train import frozen
+from fastrecipes.train.frozen import FrozenPrefix
 
 CUTS = {
     ("resnet18", 4): "layer3",
@@ -173,3 +176,53 @@ def test_parameters_stay_where_they_are() -> None:
     names = [name for block in blocks for name, _ in parameters_of(net, block)]
     cut_prefix(net, blocks, 4, torch.randn(2, 3, 64, 64))
     assert [name for block in blocks for name, _ in parameters_of(net, block)] == names
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What of a stage a frozen prefix asks for."""
+
+    freeze_to: int
+    size: int = 64
+    bs: int = 4
+
+
+@pytest.mark.parametrize(("name", "n"), CUTS)
+def test_compiled_blocks_give_the_same(name: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through torch's compiler but for its C++ back end: bit for bit, on the way of a longer prefix too, and back again."""
+    plain = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **words: plain(f, backend="eager", **words))
+    torch._dynamo.reset()
+    net, blocks = net_of(name)
+    asked = {of: FrozenPrefix.of(net, blocks, Frame(of), "fp32", compiled=True) for of in (n, n - 1)}
+    compiled, shorter = asked[n], asked[n - 1]
+    as_it_is = FrozenPrefix.of(net, blocks, Frame(n), "fp32")
+    assert compiled is not None
+    assert as_it_is is not None
+    assert compiled.is_compiled
+    x = torch.randn(3, 3, 64, 64)
+    assert torch.equal(compiled.features(x), as_it_is.features(x))
+    assert compiled.digest != as_it_is.digest
+    if shorter is not None and compiled.passes(shorter):
+        whole, part = compiled.passing(x, [shorter])
+        assert torch.equal(whole, as_it_is.features(x))
+        assert torch.equal(part, shorter.features(x))
+    compiled.as_it_is()
+    assert not compiled.is_compiled
+    assert compiled.digest == as_it_is.digest
+    assert torch.equal(compiled.features(x), as_it_is.features(x))
+
+
+def test_a_block_inside_which_the_features_come_out_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook that takes them would be inside what is compiled."""
+    made = list[nn.Module]()
+    monkeypatch.setattr(frozen, "compile_each", made.extend)
+    net, blocks = net_of("resnet18")
+    whole = FrozenPrefix.of(net, blocks, Frame(4), "fp32", compiled=True)
+    assert whole is not None
+    end = whole.prefix.net.get_submodule("layer3.0")
+    found = FrozenPrefix(replace(whole.cut, at="layer3.0"), whole.prefix, 4, torch.zeros(1))
+    made.clear()
+    found._compile(whole.prefix.net.get_submodule(path) for path in ("layer2", "layer3", "layer3.0"))
+    assert made == [whole.prefix.net.get_submodule("layer2"), end]
+    assert not whole.passes(found)

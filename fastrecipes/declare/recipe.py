@@ -201,8 +201,8 @@ class Recipe:
     channels_last: Annotated[bool | None, optional(_FLAG)] = None
     """memory format of the network: channels last; None: on a CPU, and on CUDA in half precision, where it is faster"""
     compile: Annotated[bool, _FLAG] = False
-    """torch.compile the network in stages whose frozen blocks do not run by themselves; where that fails, train without,
-    and say so"""
+    """torch.compile the network; where frozen blocks run by themselves, these instead, block by block. Where it fails,
+    train without, and say so"""
     prefix: Annotated[str, choice("auto", "off")] = "auto"
     """"auto": frozen blocks with batchnorm="frozen" run as a pure function of their own: without a gradient, with
     normalisation folded into convolutions, in bf16 where "auto" precision found that faster; "off": with the network"""

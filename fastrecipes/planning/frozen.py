@@ -37,7 +37,7 @@ def planned_prefix(recipe: Recipe, stage: Stage, net: nn.Module, blocks: Blocks,
         return None
     values = int(torch.Size(cut.shape).numel())
     augmented = augments(block_of(recipe.data, size, recipe.of(stage, "aug")))
-    return FrozenPlan(values, augmented, why=_why_not(recipe, stage, values, size))
+    return FrozenPlan(values, augmented, why=_why_not(recipe, stage, values, size), compiled=recipe.compile)
 
 
 def _why_not(recipe: Recipe, stage: Stage, values: int, size: int) -> str | None:

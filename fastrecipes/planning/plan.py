@@ -36,6 +36,8 @@ class FrozenPlan:
     stages on the same images count alike. Empty: features are computed in every epoch"""
     why: str | None = None
     """why no view is kept"""
+    compiled: bool = False
+    """whether torch.compile makes their forward pass, block by block"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class StagePlan:
     prefix: FrozenPlan | None = None
     """the frozen blocks by themselves; None: they run with the network"""
     compiled: bool = False
-    """whether torch.compile makes the network's steps"""
+    """whether torch.compile makes the network's steps; not where frozen blocks run by themselves"""
     images: str = ""
     """how they are loaded, in words"""
     sync_bn: bool = False

@@ -149,14 +149,14 @@ def _frozen(plan: Plan) -> Iterator[str]:
 
 
 def _kept(plan: Plan, prefix: FrozenPlan, seen: Set[int]) -> str:
-    n = len(prefix.views)
+    n, run = len(prefix.views), "run, compiled by torch.compile," if prefix.compiled else "run"
     if not n:
-        return f"run in every epoch without a gradient; nothing of them is kept: {prefix.why}"
+        return f"{run} in every epoch without a gradient; nothing of them is kept: {prefix.why}"
     new = f" ({len({*prefix.views} - seen) or 'none'} of them new)" if seen else ""
     views = f"for {n} views of each image{new}, which stand in for fresh ones" if prefix.augmented else "once"
     width = 2 if plan.frozen_precision in ("bf16", "fp16") else 4
     size = width * prefix.values * (n * plan.n_train + plan.n_valid)
-    return f"run {views}; kept: {size_words(size)}"
+    return f"{run} {views}; kept: {size_words(size)}"
 
 
 def _schedule(stage: StagePlan) -> str:

@@ -12,7 +12,7 @@ from fastrecipes.read.override import Override, apply_overrides
 
 __all__ = ["EXACT", "Opening"]
 
-EXACT = ("cache=off", "prefix=off", "precision=fp32", "loader=fastai")
+EXACT = ("cache=off", "prefix=off", "precision=fp32", "loader=fastai", "compile=False")
 """what `--exact` stands for: every step as fastai itself computes it"""
 
 

@@ -14,6 +14,7 @@ import torch
 from fastrecipes.data.draws import Draws
 from fastrecipes.record.limit import size_words
 from fastrecipes.record.store import Store, array_key
+from fastrecipes.train.compiling import failed_to_compile
 from fastrecipes.train.feature_parts import Part
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.memory import free_memory
@@ -54,7 +55,11 @@ class Features:
     @cached_property
     def later(self) -> list[tuple[FrozenPrefix, Sequence[int]]]:
         """Those whose features do come out on the way."""
-        return [(prefix, views) for prefix, views in self._make_later() if self.prefix.passes(prefix)]
+        found = list(self._make_later())
+        for prefix, _ in found:
+            if not self.prefix.is_compiled:
+                prefix.as_it_is()
+        return [(prefix, views) for prefix, views in found if self.prefix.passes(prefix)]
 
     def of(self, dl: Any) -> Part | None:
         """The part that a loader's batches come from, where they are kept."""
@@ -84,6 +89,24 @@ class Features:
             yield self.prefix.as_given(rows.index_select(0, which)), targets.index_select(0, which)
 
     def _found(self, part: Part, view: int, watch: Watch) -> Any:
+        """The features of a view, by blocks that are compiled, or not where that fails."""
+        if self.prefix.is_compiled:
+            try:
+                return self._kept_or_made(part, view, watch)
+            except Exception as e:
+                if not failed_to_compile(e):
+                    raise
+                self._as_it_is(e, watch)
+        return self._kept_or_made(part, view, watch)
+
+    def _as_it_is(self, error: Exception, watch: Watch) -> None:
+        """Go on with frozen blocks that are not compiled, as the compiler has failed."""
+        vars(self).pop("later", None)
+        self.prefix.as_it_is()
+        what = str(error).partition("\n")[0]
+        watch.fell_back(f"torch.compile failed ({what}): the frozen blocks run as they are")
+
+    def _kept_or_made(self, part: Part, view: int, watch: Watch) -> Any:
         """The features of a view, from the cache or computed now."""
         if self.store is None:
             return self._into_memory(part, view, watch)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Protocol
 
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from fastrecipes.data.draws import Draws
-from fastrecipes.nets.blocks import Blocks
+from fastrecipes.nets.blocks import Blocks, modules_of
 from fastrecipes.nets.cutting import Cut, cut_prefix, run_rest
 from fastrecipes.nets.prefix import Prefix, prefix_of
+from fastrecipes.train.compiling import compile_each, compiled_run, each_as_it_is
 
 __all__ = ["FrozenPrefix"]
 
@@ -47,18 +49,48 @@ class FrozenPrefix:
 
     def __init__(self, cut: Cut, prefix: Prefix, bs: int, tried: torch.Tensor) -> None:
         self.cut, self.prefix, self.bs, self.device = cut, prefix, bs, tried.device
+        self._compiled: list[nn.Module] = []
         self.channels_last = tried.ndim == 4 and not tried.is_contiguous()
 
     @classmethod
-    def of(cls, net: nn.Module, blocks: Blocks, stage: Framed, precision: str) -> FrozenPrefix | None:
-        """The prefix of `net` with the weights that it has now; None where the network cannot be cut there."""
+    def of(
+        cls, net: nn.Module, blocks: Blocks, stage: Framed, precision: str, *, compiled: bool = False
+    ) -> FrozenPrefix | None:
+        """The prefix of `net` with the weights that it has now; None where the network cannot be cut there.
+
+        `compiled`: torch.compile makes each block when images come to it first, and raises its own errors there.
+        """
         x = _tried_images(stage.size, next(net.parameters()).device)
         cut = cut_prefix(net, blocks, stage.freeze_to, x)
         if cut is None:
             return None
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         prefix = prefix_of(net, cut, x, dtype=dtype, fold=True)
-        return cls(cut, prefix, stage.bs, prefix(x))
+        found = cls(cut, prefix, stage.bs, prefix(x))
+        if compiled:
+            found._compile(
+                module for block in blocks.body[: stage.freeze_to] for module in modules_of(prefix.net, block)
+            )
+        return found
+
+    def _compile(self, modules: Iterable[nn.Module]) -> None:
+        """Those inside which the features come out run as they are."""
+        self._compiled = [module for module in modules if not _is_inside(module, self._end(self.cut.at))]
+        compile_each(self._compiled)
+
+    def _end(self, path: str) -> nn.Module:
+        return self.prefix.net.get_submodule(path)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch.compile makes any of its blocks."""
+        return bool(self._compiled)
+
+    def as_it_is(self) -> None:
+        """Run without what was compiled."""
+        each_as_it_is(self._compiled)
+        self._compiled = []
+        vars(self).pop("digest", None)  # the last bits may be others
 
     @property
     def dtype(self) -> torch.dtype:
@@ -88,7 +120,8 @@ class FrozenPrefix:
         x, n = x.as_subclass(torch.Tensor), len(x)
         if n < self.bs:
             x = torch.cat([x, x[-1:].expand(self.bs - n, *x.shape[1:])])
-        return [features[:n] for features in self.prefix.passing(x, [other.cut.at for other in by])]
+        with compiled_run() if self._compiled else nullcontext():
+            return [features[:n] for features in self.prefix.passing(x, [other.cut.at for other in by])]
 
     def passes(self, other: FrozenPrefix) -> bool:
         """Whether the features of a shorter prefix come out on the way to these, bit for bit."""
@@ -96,6 +129,8 @@ class FrozenPrefix:
             return False
         x = _tried_images(self.cut.image[-1], self.device)
         try:
+            if any(_is_inside(module, self._end(other.cut.at)) for module in self._compiled):
+                return False
             return torch.equal(self.passing(x, [other])[1], other.features(x))
         except (AttributeError, KeyError):  # there is no such module on this way
             return False
@@ -107,11 +142,17 @@ class FrozenPrefix:
     @cached_property
     def digest(self) -> str:
         """A checksum of all that the features depend on beside the images."""
-        found = hashlib.sha256(repr((self.cut, self.bs, str(self.prefix.dtype), torch.__version__)).encode())
+        by = ("compiled",) if self._compiled else ()
+        found = hashlib.sha256(repr((self.cut, self.bs, str(self.prefix.dtype), torch.__version__, *by)).encode())
         for name, tensor in self.prefix.net.state_dict().items():
             flat = tensor.detach().cpu().reshape(-1).contiguous()
             found.update(name.encode() + flat.view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
+
+
+def _is_inside(module: nn.Module, other: nn.Module) -> bool:
+    """Whether `other` is a module of `module`, but not that itself."""
+    return other is not module and any(one is other for one in module.modules())
 
 
 def _tried_images(size: int, device: torch.device) -> torch.Tensor:

@@ -222,7 +222,7 @@ class StageLearner(Learner):
                 return self._in_parts()
             except Exception as e:
                 short = self.auto_batch and is_out_of_memory(e) and 4 * self.n_parts <= len(self.yb[0])
-                if not short and not (self.compiled and failed_to_compile(e)):
+                if not short and not (self._compiles and failed_to_compile(e)):
                     raise
                 what = str(e).partition("\n")[0]
             self.pred = self.loss = self.loss_grad = None  # the error's traceback, now gone, held on to memory too
@@ -234,7 +234,7 @@ class StageLearner(Learner):
 
     def _waiting_gradients(self) -> list[torch.Tensor | None] | None:
         """Copies of the gradients that wait for a step, so that a batch can be tried again; None where none does."""
-        may_fail = self.training and (self.auto_batch or self.compiled)
+        may_fail = self.training and (self.auto_batch or self._compiles)
         return waiting_gradients(self) if may_fail and self.n_waiting else None
 
     def _set_gradients(self, grads: list[torch.Tensor | None] | None) -> None:
@@ -250,7 +250,16 @@ class StageLearner(Learner):
             f"out of memory ({what}): each batch now trains in {self.n_parts} parts, one step for all"
         )
 
+    @property
+    def _compiles(self) -> bool:
+        """Whether the network or its frozen blocks are compiled."""
+        return self.compiled or (self.prefix is not None and self.prefix.is_compiled)
+
     def _without_compiling(self, what: str) -> None:
+        if self.prefix is not None and self.prefix.is_compiled:
+            self.prefix.as_it_is()
+            self.keeper.fell_back(f"torch.compile failed ({what}): the frozen blocks run as they are")
+            return
         self.compiled = False
         as_it_is(self.model)
         self.keeper.fell_back(f"torch.compile failed ({what}): the network runs as it is")
@@ -347,7 +356,9 @@ def try_batch(learn: StageLearner, *, train: bool) -> float:
 
 
 def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
-    """The same for a `batch` that was loaded before."""
+    """The same for a `batch` that was loaded before. Nothing is compiled, from here on the frozen blocks neither."""
+    if learn.prefix is not None:
+        learn.prefix.as_it_is()
     xb, *yb = (t.as_subclass(torch.Tensor) if isinstance(t, torch.Tensor) else t for t in batch)  # as a fit has them
     learn.model.train(train)
     if train and hasattr(learn, "frozen_eval"):

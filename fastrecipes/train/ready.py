@@ -200,7 +200,8 @@ def _share(learn: StageLearner) -> None:
 def _prefix(ready: Ready, stage: StagePlan) -> FrozenPrefix | None:
     """The frozen blocks of a stage with the weights that they have now."""
     precision = ready.plan.frozen_precision if ready.plan.frozen_precision != "auto" else "fp32"
-    return FrozenPrefix.of(ready.net, ready.blocks, stage, precision)
+    compiled = stage.prefix is not None and stage.prefix.compiled
+    return FrozenPrefix.of(ready.net, ready.blocks, stage, precision, compiled=compiled)
 
 
 def _features(ready: Ready, stage: StagePlan, learn: StageLearner) -> Features | None:

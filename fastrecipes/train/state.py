@@ -63,6 +63,7 @@ def _state_beside_weights(learn: Any) -> State:
         "train_iter": learn.train_iter,
         "n_parts": learn.n_parts,
         "compiled": learn.compiled,
+        "compiled_prefix": learn.prefix is not None and learn.prefix.is_compiled,
         "features": learn.features is not None,
         "precision": learn.precision.state_dict(),
         "n_waiting": learn.n_waiting,
@@ -81,6 +82,8 @@ def load_learner_state(learn: Any, state: Mapping[str, Any]) -> None:
     for name in ("train_iter", "pct_train", "n_parts", "n_waiting"):
         setattr(learn, name, state[name])
     learn.compiled = learn.compiled and state["compiled"]  # a compiler that has failed is not asked again
+    if learn.prefix is not None and not state.get("compiled_prefix"):
+        learn.prefix.as_it_is()
     if not state.get("features", True):  # there was no room for them
         learn.features = None
     learn.precision.load_state_dict(state["precision"])
