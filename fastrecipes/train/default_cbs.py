@@ -19,7 +19,11 @@ class Modes(TrainEvalCallback):
     """Counts batches and puts the network into training and eval mode."""
 
     learn: Any = None
-    name = property(lambda _: "train_eval")
+
+    @property
+    def name(self) -> str:
+        """fastai's, by which other callbacks ask for it."""
+        return "train_eval"
 
     def before_train(self) -> None:
         learn = self.learn
@@ -36,7 +40,11 @@ class Plain(CastToTensor):
     """Takes fastai's types from the tensors of a batch, where they have one: what was kept of frozen blocks has none."""
 
     learn: Any = None
-    name = property(lambda _: "cast_to_tensor")
+
+    @property
+    def name(self) -> str:
+        """fastai's, by which other callbacks ask for it."""
+        return "cast_to_tensor"
 
     def before_batch(self) -> None:
         if not all(type(t) is torch.Tensor for t in (*self.learn.xb, *self.learn.yb)):
@@ -47,7 +55,11 @@ class StepRecorder(Recorder):
     """Notes losses, rates and metrics; those of a step without making lists of metrics anew."""
 
     learn: Any = None
-    name = property(lambda _: "recorder")
+
+    @property
+    def name(self) -> str:
+        """fastai's, by which other callbacks ask for it."""
+        return "recorder"
 
     def __init__(self) -> None:
         super().__init__()
