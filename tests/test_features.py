@@ -453,6 +453,35 @@ def test_a_compiler_that_fails_on_frozen_blocks(
     assert compiled.graphs == 5  # blocks of the second stage alone
 
 
+@pytest.mark.parametrize("cache", ["auto", "off"])
+def test_ctrl_c_while_blocks_are_compiled(
+    moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    """It ends the compiler too, which is no failure of its own: the run stops, and goes on with compiled blocks, bit for bit."""
+    compiled = Compiled(monkeypatch)
+    recipe = replace(moving, compile=True, cache=cache)
+    whole = run(recipe, out=tmp_path / "whole")
+    user_store().clear()
+    compiled.forget()
+    plain, stops = compiled.backend, list[Any]()
+
+    def interrupted(graph: Any, inputs: Any) -> Any:
+        if stops:
+            stops.pop().asked = signal.SIGINT
+            raise RuntimeError("interrupted")
+        return plain(graph, inputs)
+
+    with monkeypatch.context() as m:
+        begins = Keeper.epoch_begins
+        m.setattr(Keeper, "epoch_begins", lambda self: (stops.append(self.stop), begins(self))[1])
+        m.setattr(compiled, "backend", interrupted)
+        with pytest.raises(StoppedError, match=r"stopped by SIGINT at stages.0 epoch 1, batch"):
+            run(recipe, out=tmp_path / "cut")
+    done = run(recipe, out=tmp_path / "cut", resume=True)
+    assert_same(done, whole)
+    assert "fallbacks" not in (done.folder / "run.json").read_text()
+
+
 def test_a_killed_run_goes_on_with_compiled_blocks(
     moving: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -217,6 +217,7 @@ class StageLearner(Learner):
         before = self._waiting_gradients()
         if self.prefix is not None and self.training:  # what is random above the frozen blocks, whoever ran them
             self.dl.seed_for("rest", self.iter)
+        again = True  # Ctrl-C reaches the compiler too: its first failure need not be its own
         while True:
             try:
                 return self._in_parts()
@@ -229,6 +230,8 @@ class StageLearner(Learner):
             self._set_gradients(before)
             if short:
                 self._halve(what)
+            elif again:
+                again = False
             else:
                 self._without_compiling(what)
 
