@@ -96,9 +96,8 @@ class Features:
             except Exception as e:
                 if not failed_to_compile(e):
                     raise
-                watch.computing(
-                    part.what(view), 0, len(part.targets)
-                )  # Ctrl-C reaches the compiler too: then it ends here
+                # Ctrl-C reaches the compiler too: then the run ends here
+                watch.computing(part.what(view), 0, len(part.targets))
                 self._as_it_is(e, watch)
         return self._kept_or_made(part, view, watch)
 

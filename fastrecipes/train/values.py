@@ -41,10 +41,8 @@ def seen_values(learn: Any) -> dict[str, float]:
     with torch.no_grad():
         batches, features = learn.batches_of(learn.seen)
         for i, (x, y) in enumerate(batches):
-            learn.xb, learn.yb = (
-                (x.as_subclass(torch.Tensor),),
-                (y.as_subclass(torch.Tensor),),
-            )  # as fastai hands them to its networks
+            x, y = x.as_subclass(torch.Tensor), y.as_subclass(torch.Tensor)  # as fastai hands them to its networks
+            learn.xb, learn.yb = (x,), (y,)
             learn.pred = learn.outputs(net, learn.xb, features=features)
             counts = learn.seen.counts(i)
             if counts is not None:
