@@ -45,6 +45,7 @@ def make_run(
     fields: Mapping[str, str] | None = None,
     source: str = "photos",
     code: str = "",
+    arch: str = "torchvision/resnet18",
     info: Mapping[str, Any] | None = None,
 ) -> Path:
     """A run whose best epoch predicted `probs` for images of classes 0, 1, 2, 0, ...; returns its folder.
@@ -74,7 +75,7 @@ def make_run(
         save_file({"probs": probs.astype(np.float32), "targets": targets}, folder.predictions)
         folder.write_per_class([[name, "0.9000", "0.9000", "0.9000", str(n // len(vocab))] for name in vocab])
     plan = {
-        "recipe": recipe, "arch": "resnet18", "weights": "none (random)", "source": source, "n_train": 30, "n_valid": n,
+        "recipe": recipe, "arch": arch, "weights": "none (random)", "source": source, "n_train": 30, "n_valid": n,
         "vocab": list(vocab), "monitor": metric, "seed": seed, "groups": [{"name": "body", "n_params": 9}, {"name": "head", "n_params": 3}],
         "stages": [{"index": i, "epochs": e, "size": 64, "bs": 10, "steps_per_epoch": 3, "frozen": ["body"] if not i else [],
                     "trained": ["head"] if not i else ["body", "head"], "lrs": [0.01, 0.01]} for i, e in enumerate(epochs)],

@@ -21,6 +21,7 @@ from fastrecipes.results.compare.comparison import compare_runs
 from fastrecipes.results.compare.exported import comparison_csv, comparison_json
 from fastrecipes.results.compare.verdict import verdict
 from fastrecipes.results.stored import StoredRun, stored_run
+from fastrecipes.trackers.wandb_about import config_of
 
 Cli = Callable[..., Told]
 
@@ -197,6 +198,20 @@ def test_other_functions_in_the_recipe_are_another_side(tmp_path: Path) -> None:
     assert "functions in recipe.py" in [one.path for one in comparison.differing]
     again = stored_run(make_run(tmp_path, "leaf", "9", code=codes[0], seed=0))
     assert "left out: leaf/9, the same recipe and seed as leaf/0" in compare_runs([*runs, again]).notes
+
+
+def test_a_network_is_the_same_under_all_of_its_names(tmp_path: Path) -> None:
+    """"resnet18" of a recipe means torchvision's function or timm's name; the command line writes the library before it."""
+    named = (("resnet18", "timm/resnet18"), ("timm/resnet18", "timm/resnet18"), ("resnet18", "torchvision/resnet18"))
+    a, b, c = (
+        stored_run(make_run(tmp_path, "leaf", f"{i}", seed=i, fields={"arch": said}, arch=meant))
+        for i, (said, meant) in enumerate(named)
+    )
+    comparison = compare_runs([a, b, c])
+    assert sorted([run.path.name for run in side.runs] for side in comparison.sides) == [["0", "1"], ["2"]]
+    (one,) = [one for one in comparison.differing if one.path == "arch"]
+    assert sorted(one.values) == ["timm/resnet18", "torchvision/resnet18"]
+    assert config_of(a.folder)["arch"] == config_of(b.folder)["arch"] == "timm/resnet18"
 
 
 def test_settings_tell_sides_of_one_recipe_apart(tmp_path: Path) -> None:

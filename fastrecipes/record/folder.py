@@ -112,6 +112,16 @@ class RunFolder:
                 return folder
         raise RecipeError(f"--resume: no unfinished run in {out / recipe}; leave --resume out to start one")
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """The recipe's fields as flat texts, named by their `--set` paths; the network as the plan named it.
+
+        A recipe may give one network several names ("resnet18", "timm/resnet18") and one name may mean two (torchvision
+        and timm both have a resnet18). `info["fields"]` is what it said.
+        """
+        fields, arch = self.info.get("fields", {}), self.info.get("plan", {}).get("arch")
+        return fields | {"arch": str(arch)} if arch and "arch" in fields else fields
+
     def read_split(self) -> list[SplitRow]:
         """The recorded split. Raises `RecipeError` where its file is missing or none of ours."""
         return [SplitRow(*row) for row in _read(self.split, SPLIT_COLUMNS)]

@@ -74,8 +74,8 @@ class StoredRun:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The recipe's fields as flat texts, named by their `--set` paths."""
-        return self.info.get("fields", {})
+        """The recipe's fields as flat texts, named by their `--set` paths, as its folder has them."""
+        return self.folder.fields
 
     @property
     def vocab(self) -> tuple[str, ...]:

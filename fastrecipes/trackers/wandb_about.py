@@ -24,7 +24,7 @@ def config_of(folder: RunFolder) -> dict[str, Any]:
     Numbers are numbers. Of a path only its last part is told: what comes before names users and machines.
     """
     info, plan = folder.info, folder.info.get("plan", {})
-    fields = {name: _value(_short(str(text))) for name, text in info.get("fields", {}).items()}
+    fields = {name: _value(_short(str(text))) for name, text in folder.fields.items()}
     versions = {f"versions.{name}": text for name, text in info.get("versions", {}).items()}
     sizes = {name: plan.get(name) for name in ("n_train", "n_valid", "monitor", "vocab")}
     return {
