@@ -2,11 +2,11 @@
 
     python benchmarks/kill_campaign.py --kills 200
 
-Each run is the real command line on a shipped or a written recipe with tiny images, in a forked process that dies by
-SIGKILL at the n-th event of a kind: a batch, a validation batch, a half-written file, a file before or after it is
-renamed, or any moment of the clock; some with a process for each stage, as `run(recipe, until=N)` has it. What has to be
-equal, bit for bit: all weights, the best ones, those of each stage, every step, what probes saw, the best epoch's
-predictions, and the history but for its times. A planted error of one bit has to be found.
+Each run is the real command line on a shipped or a written recipe with tiny images, in a process that dies by SIGKILL
+at the n-th event of a kind: a batch, a validation batch, a half-written file, a file before or after it is renamed, or
+any moment of the clock; some with a process for each stage, as `run(recipe, until=N)` has it. What has to be equal, bit
+for bit: all weights, the best ones, those of each stage, every step, what probes saw, the best epoch's predictions, and
+the history but for its times. A planted error of one bit has to be found.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 POINTS = ("batch", "validate", "fsync", "half_written", "before_rename", "after_rename")
+COMPILED = "compile=True"
 PATIENCE = 300  # seconds that a run with tiny images may take
 TIMES = ("seconds", "wait_seconds", "images_per_s", "memory_mb")
 WRITTEN = '''"""{name}"""
@@ -154,7 +155,7 @@ def tear(handle: int, flushed: dict[int, int]) -> None:
 
 
 def count_events(fault: Fault | None, counts: dict[str, int]) -> None:
-    """In a forked child: count the events of every kind, and die at the one that `fault` names."""
+    """In a child: count the events of every kind, and die at the one that `fault` names."""
     import fastrecipes.record.files as files
     from fastrecipes.train.learner import StageLearner
 
@@ -197,10 +198,25 @@ def start(
     words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None = None, until: int | None = None,
     env: dict[str, str] | None = None,
 ) -> int:  # fmt: skip
-    """Fork a process that runs the command line, up to the stage `until`; its number. `env`: what its environment has beside."""
+    """Start a process that runs the command line, up to the stage `until`; its number. `env`: what its environment has beside."""
+    if COMPILED in words:
+        # not forked: as it starts its threads, torch's autograd aborts now and then where a parent had some of its own
+        given = json.dumps(
+            [list(words), fault and [fault.point, fault.n], str(said), counts_to and str(counts_to), until]
+        )
+        line = [sys.executable, str(Path(__file__).resolve()), "--child", given]
+        return os.posix_spawn(sys.executable, line, os.environ | (env or {}))
     child = os.fork()
-    if child:
-        return child
+    if not child:
+        live(words, fault, said, counts_to, until, env)
+    return child
+
+
+def live(
+    words: Sequence[str], fault: Fault | None, said: Path, counts_to: Path | None, until: int | None,
+    env: dict[str, str] | None = None,
+) -> NoReturn:  # fmt: skip
+    """In a child: run the command line, and end."""
     code = 70
     try:
         end_with_parent()
@@ -228,6 +244,12 @@ def start(
         os._exit(code)
 
 
+def live_as_told(given: str) -> NoReturn:
+    """In a process of its own: what `start` wrote down for it."""
+    words, fault, said, counts_to, until = json.loads(given)
+    live(words, fault and Fault(*fault), Path(said), counts_to and Path(counts_to), until)
+
+
 def wait(child: int, seconds: float | None = None) -> int | None:
     """The exit code of a child, or None where it was killed, by us after `seconds` or by itself."""
     if seconds is not None:
@@ -238,7 +260,7 @@ def wait(child: int, seconds: float | None = None) -> int | None:
 
 
 def end_with_parent() -> None:
-    """In a forked child: it does not outlive who started it, on whose stderr SIGABRT says what each of its threads was at."""
+    """In a child: it does not outlive who started it, on whose stderr SIGABRT says what each of its threads was at."""
     faulthandler.enable(os.dup(2))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -466,6 +488,7 @@ def command_lines(place: Path) -> Iterator[tuple[str, list[str]]]:
     (place / "probe.py").write_text(text.format(name="probe", source=str(photos), opt="Adam", precision="fp32"))
     yield "probe", ["run", str(place / "probe.py")]
     yield "frozen", ["run", str(frozen_recipe(place, photos))]
+    yield "compiled frozen blocks", ["run", str(place / "frozen.py"), "--set", COMPILED]
     shown = ["--wandb", "campaign", "--wandb-mode", "offline", "--tensorboard"]
     yield "trackers", ["run", str(place / "adam.py"), *shown]
     yield "two processes", ["run", str(place / "adam.py"), "--set", "bs=4", "--processes", "2"]
@@ -491,9 +514,10 @@ def frozen_recipe(place: Path, photos: Path) -> Path:
 
 
 def cases(
-    name: str, words: list[str], counts: dict[str, int], every: str, n: int, rnd: random.Random
+    name: str, words: list[str], counts: dict[str, int], every: str, n: int, rnd: random.Random, took: float
 ) -> Iterator[Case]:
-    """`n` or more kills of one command line: all points in turn, several in a row, the clock, damage, other workers."""
+    """`n` or more kills of one command line that takes `took` seconds: all points in turn, several in a row, the clock,
+    damage, other workers."""
     if every != "epoch":
         words = [*words, "--checkpoint-every", every]
     ways: dict[int, tuple[str, dict[str, Any]]] = {
@@ -512,7 +536,7 @@ def cases(
             yield Case(f"{tag}: {len(row)} in a row", words, row)
             kills += len(row)
         elif i % 7 == 4:
-            yield Case(f"{tag}: by the clock", words, clock=[rnd.uniform(0.1, 2.5) for _ in range(3)])
+            yield Case(f"{tag}: by the clock", words, clock=[rnd.uniform(0.1, took) for _ in range(3)])
             kills += 3
         elif i % 7 == 5:
             late = Fault("batch", rnd.randint(counts["batch"] // 2, counts["batch"]))
@@ -536,9 +560,10 @@ def pauses(words: Sequence[str]) -> list[int]:
 
 
 def cases_of_two(
-    name: str, words: list[str], counts: dict[str, int], every: str, n: int, rnd: random.Random
+    name: str, words: list[str], counts: dict[str, int], every: str, n: int, rnd: random.Random, took: float
 ) -> Iterator[Case]:
-    """`n` kills of a line of two processes: of both, of the first, of the second, by an event or by the clock."""
+    """`n` kills of a line of two processes, `took` seconds long: of both, of the first, of the second, by an event or by
+    the clock."""
     if every != "epoch":
         words = [*words, "--checkpoint-every", every]
     for i in range(n):
@@ -547,7 +572,7 @@ def cases_of_two(
         fault = Fault(point, rnd.randint(1, counts[point]))
         tag = f"{name}, checkpoints every {every if every == 'epoch' else 'batch'}: process {'all' if dies is None else dies}"
         if i % 4 == 3:
-            yield Case(f"{tag} by the clock", words, clock=[rnd.uniform(0.5, 6)], dies=dies)
+            yield Case(f"{tag} by the clock", words, clock=[rnd.uniform(0.5, took)], dies=dies)
         else:
             yield Case(f"{tag} {fault}", words, [fault], dies=dies)
 
@@ -558,7 +583,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--only", help="part of the name of a recipe")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.child:
+        live_as_told(given.child)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import torch
     from fastai.vision.all import Adam  # noqa: F401  # before the forks, so that no child imports it anew
@@ -573,7 +601,9 @@ def main() -> None:
     lines = [line for line in command_lines(place) if (given.only or "") in line[0]]
     started, kills, runs, differing = time.monotonic(), 0, 0, []
     for name, words in lines:
+        began = time.monotonic()
         base = play(Case(name, words), place / "base", place / "counts.json")
+        took = time.monotonic() - began
         counts = json.loads((place / "counts.json").read_text())
         for every in ("epoch", "0"):
             share = -(-given.kills // (2 * len(lines)))
@@ -581,7 +611,7 @@ def main() -> None:
             counts = json.loads((place / "counts.json").read_text()) if every == "0" else counts
             differing += [] if same(base, whole) else [f"{name}: uninterrupted, checkpoints at every batch"]
             made = cases_of_two if "--processes" in words else cases
-            for case in made(name, words, counts, every, share, rnd):
+            for case in made(name, words, counts, every, share, rnd, took):
                 outcome = play(case, place / "case")
                 runs, kills = runs + 1, kills + outcome.kills
                 differing += [] if same(base, outcome) else [case.name]

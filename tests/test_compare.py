@@ -201,7 +201,7 @@ def test_other_functions_in_the_recipe_are_another_side(tmp_path: Path) -> None:
 
 
 def test_a_network_is_the_same_under_all_of_its_names(tmp_path: Path) -> None:
-    """"resnet18" of a recipe means torchvision's function or timm's name; the command line writes the library before it."""
+    """ "resnet18" of a recipe means torchvision's function or timm's name; the command line writes the library before it."""
     named = (("resnet18", "timm/resnet18"), ("timm/resnet18", "timm/resnet18"), ("resnet18", "torchvision/resnet18"))
     a, b, c = (
         stored_run(make_run(tmp_path, "leaf", f"{i}", seed=i, fields={"arch": said}, arch=meant))
