@@ -96,7 +96,7 @@ NONE, ONE, TWO, FAR = Loader(0), Loader(1, 2), Loader(2, 2), Loader(2, 4)
         ([(NONE, (100, 100, 100), 0.5), (ONE, (198, 196, 197), 0.01), (TWO, (200, 200, 200), 0.01)],
          ["--workers 1: trains 97% faster (+96% to +98%) than --workers 0, where loading costs 50% of a step"]),
         ([(NONE, (100, 40, 100), 0.3), (ONE, (130, 130, 70), 0.1)],
-         ["--workers 0: loading costs 30% of a step, and workers do not pay: --workers 1 trains 30% faster (-30% to +225%) than --workers 0",
+         ["--workers 0: loading costs 30% of a step, and that workers pay is not sure: --workers 1 trains 30% faster (-30% to +225%) than --workers 0; once more on a quiet machine would tell",
           "the rounds differ much: something else runs on this machine; stop it and measure again"]),
         ([(NONE, (100, 100, 100), 0.9), (TWO, (300, 300, 300), 0.6), (FAR, (303, 303, 303), 0.6)],
          ["--workers 2: trains 200% faster (+200% to +200%) than --workers 0, where loading costs 90% of a step",

@@ -75,9 +75,10 @@ def _reason(none: Loading, best: Loading, others: list[Loading]) -> str:
     if not others:
         return costs
     other = max(others, key=lambda one: median(_gains(one, none)))
-    return (
-        f"{costs}, and workers do not pay: --workers {other.loader.workers} {_compared(other, none)} than --workers 0"
-    )
+    gain = f"--workers {other.loader.workers} {_compared(other, none)} than --workers 0"
+    if median(_gains(other, none)) >= WORTH:
+        return f"{costs}, and that workers pay is not sure: {gain}; once more on a quiet machine would tell"
+    return f"{costs}, and workers do not pay: {gain}"
 
 
 def _others(benched: Benched, most: Loading) -> Iterator[str]:
