@@ -122,6 +122,7 @@ def test_an_online_run(cli: Cli, recipe: list[object], server: Server, tmp_path:
     assert told.code == 0
     folder, run = only_run(tmp_path), only(server)
     assert "WARNING: wandb" not in told.err
+    assert f"\nwandb: {server.url}/team/cars/runs/" in told.err
     assert rows_of(run) == local(folder)
     assert len(run.rows) == 12 + 3 + 2 + 1
     assert run.exit_code == 0
@@ -192,8 +193,14 @@ def test_offline_then_sync(cli: Cli, recipe: list[object], server: Server, tmp_p
     with monkeypatch.context() as patched:
         patched.delenv("WANDB_API_KEY")
         stop_after(9, 15, patched)
-        assert cli(*recipe, "--wandb", "cars").code == 143
-    assert cli(*recipe, "--wandb", "cars", "--wandb-mode", "offline", "--resume").code == 0
+        first = cli(*recipe, "--wandb", "cars")
+        assert first.code == 143
+        assert (
+            "wandb: offline, since there is no API key (`wandb login`, WANDB_API_KEY); `fastrecipes sync " in first.err
+        )
+    second = cli(*recipe, "--wandb", "cars", "--wandb-mode", "offline", "--resume")
+    assert second.code == 0
+    assert "wandb: offline; `fastrecipes sync " in second.err
     assert server.runs == {}
     folder = only_run(tmp_path)
     (written,) = (folder / "wandb").glob("offline-run-*")  # that of the first process is gone

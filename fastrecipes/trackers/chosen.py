@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import netrc
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from urllib.parse import urlsplit
 
 from fastrecipes.errors import RecipeError, did_you_mean
 from fastrecipes.record.tracker import Tracker
@@ -53,28 +50,11 @@ def wandb_tracker(
         return None
     if find_spec("wandb") is None:
         raise RecipeError("--wandb: wandb is not installed; pip install wandb")
+    from fastrecipes.trackers.wandb_ import Wandb, has_key
+
     if mode == "online" and not has_key():
         raise RecipeError(f"--wandb-mode online: {_NO_KEY}")
-    from fastrecipes.trackers.wandb_ import Wandb
-
-    return Wandb(project, entity=entity, mode=mode or ("online" if has_key() else "offline"), tags=tags)
-
-
-def has_key() -> bool:
-    """Whether wandb has a key for its server: in the environment, or where `wandb login` puts it."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    import wandb
-
-    host = urlsplit(wandb.setup(wandb.Settings(silent=True)).settings.base_url).hostname or ""
-    given = os.environ.get("NETRC")
-    for place in [Path(given).expanduser()] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]:
-        try:
-            if netrc.netrc(str(place)).authenticators(host):
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
+    return Wandb(project, entity=entity, mode=mode, tags=tags)
 
 
 def _check_name(option: str, name: str | None) -> None:

@@ -6,21 +6,27 @@ command line, environment, terminal output, code, packages, host, user and hardw
 
 from __future__ import annotations
 
+import logging
+import netrc
 import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from subprocess import Popen
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastrecipes.record.feed import AXES, Numbered
 from fastrecipes.record.folder import RunFolder
 from fastrecipes.trackers.wandb_about import best_of, config_of, pictures_of, probed_of
 
-__all__ = ["Wandb", "end_service"]
+__all__ = ["Wandb", "end_service", "has_key"]
+
+log = logging.getLogger("fastrecipes")
 
 START_SECONDS = 20.0  # that a start may wait for the server
 FINISH_SECONDS = 30.0  # and an end
@@ -33,7 +39,8 @@ PRIVATE = {
 
 
 class Wandb:
-    """A run in W&B. `mode`: online, or offline, where wandb's own files are written and nothing is sent.
+    """A run in W&B. `mode`: online, or offline, where wandb's own files are written and nothing is sent; left out, online
+    where there is a key for the server.
 
     The rows carry their numbers as W&B's steps, and the server tells after a resume how many it holds.
     """
@@ -41,9 +48,11 @@ class Wandb:
     name = "wandb"
 
     def __init__(
-        self, project: str | None, *, entity: str | None = None, mode: str = "online", tags: Sequence[str] = ()
+        self, project: str | None, *, entity: str | None = None, mode: str | None = None, tags: Sequence[str] = ()
     ) -> None:
-        self.project, self.entity, self.mode, self.tags = project, entity, mode, tuple(tags)
+        self.project, self.entity, self.tags = project, entity, tuple(tags)
+        self.mode = mode or ("online" if has_key() else "offline")
+        self._asked_for = mode is not None
         self.id, self.url = secrets.token_hex(4), ""
         self._run: Any = None
         self._folder: Any = None
@@ -69,11 +78,16 @@ class Wandb:
         with _ended_where_it_fails():
             self._run = self._begun(wandb, folder)
         self.url = self._run.url or ""
+        log.info("wandb: %s", self.url if self.mode == "online" else self._offline(folder))
         for kind, axis in AXES.items():
             self._run.define_metric(f"{kind}/*", step_metric=axis)
         self._run.save(str(folder.recipe), base_path=str(folder.path), policy="now")
         self._held = int(self._run.starting_step)
         return self._held
+
+    def _offline(self, folder: RunFolder) -> str:
+        why = "offline" if self._asked_for else "offline, since there is no API key (`wandb login`, WANDB_API_KEY)"
+        return f"{why}; `fastrecipes sync {folder.path}` sends the run later"
 
     def _begun(self, wandb: Any, folder: RunFolder) -> Any:
         settings = wandb.Settings(
@@ -134,7 +148,14 @@ class Wandb:
 
     def state_dict(self) -> dict[str, Any]:
         """The W&B run that this run is."""
-        return {"id": self.id, "project": self.project, "entity": self.entity, "tags": list(self.tags), "url": self.url}
+        return {
+            "id": self.id,
+            "project": self.project,
+            "entity": self.entity,
+            "tags": list(self.tags),
+            "url": self.url,
+            "mode": self.mode,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on with the W&B run of an earlier process."""
@@ -142,6 +163,23 @@ class Wandb:
         self.project = self.project or state.get("project")
         self.entity = self.entity or state.get("entity")
         self.tags = self.tags or tuple(state.get("tags", ()))
+
+
+def has_key() -> bool:
+    """Whether wandb has a key for its server: in the environment, or where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    import wandb
+
+    host = urlsplit(wandb.setup(wandb.Settings(silent=True)).settings.base_url).hostname or ""
+    given = os.environ.get("NETRC")
+    for place in [Path(given).expanduser()] if given else [Path.home() / ".netrc", Path.home() / "_netrc"]:
+        try:
+            if netrc.netrc(str(place)).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
 
 
 @contextmanager
