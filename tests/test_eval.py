@@ -174,6 +174,19 @@ def test_the_intervals_hold_what_they_should() -> None:
     assert f1.value == pytest.approx(f1_score(targets, said, average="macro"))
 
 
+@pytest.mark.parametrize("right", [0, 13, 16])
+def test_few_images_leave_accuracy_open(right: int) -> None:
+    """Also where all of them are right or wrong; the ends lie 1.96 of their own standard errors from the value (Wilson 1927)."""
+    targets = np.arange(16) % 4
+    said = np.where(np.arange(16) < right, targets, (targets + 1) % 4)
+    value, low, high = intervals_of(Predictions(np.eye(4, dtype=np.float32)[said], targets))["accuracy"]
+    assert value == right / 16
+    assert 0 <= low <= value <= high <= 1
+    assert high - low > 0.18
+    for end in {low, high} - {0.0, 1.0}:
+        assert abs(value - end) == pytest.approx(1.959964 * np.sqrt(end * (1 - end) / 16), rel=1e-5)
+
+
 def test_evaluations_are_compared_and_reported(cli: Cli, recipe_file: Write, tmp_path: Path, shapes: Path) -> None:
     """A row for each, in the table of a comparison, its JSON, its page, and in the report."""
     out = tmp_path / "runs"

@@ -1,4 +1,4 @@
-"""What other images would have given: SciPy's bootstrap of accuracy and macro F1."""
+"""What other images would have given: Wilson's interval of accuracy, and SciPy's bootstrap of what is no plain share."""
 
 from __future__ import annotations
 
@@ -25,14 +25,24 @@ class Interval(NamedTuple):
 
 
 def intervals_of(predictions: Predictions) -> dict[str, Interval]:
-    """Accuracy and macro F1 of one network, each with its percentile interval; the same for the same predictions."""
+    """Accuracy with Wilson's interval, macro F1 with its percentile interval; the same for the same predictions.
+
+    Resamples of images that are all right are all right: a bootstrap would be certain after 16 images, where Wilson's
+    interval (1927) ends at 0.81.
+    """
     predicted = predictions.probs.argmax(1)
     n_classes = predictions.probs.shape[1]
-    right = (predicted == predictions.targets).astype(float)
     return {
-        "accuracy": _interval(right, np.mean),
+        "accuracy": _share(int((predicted == predictions.targets).sum()), len(predicted)),
         "f1_macro": _interval(*macro_f1(predictions.targets, predicted[None], [1.0], n_classes)),
     }
+
+
+def _share(count: int, n: int) -> Interval:
+    from scipy.stats import binomtest
+
+    low, high = binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(count / n, float(low), float(high))
 
 
 def _interval(sample: np.ndarray, statistic: Statistic) -> Interval:
