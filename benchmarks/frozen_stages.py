@@ -40,15 +40,15 @@ def main() -> None:
     words.add_argument("--data", required=True)
     words.add_argument("--recipe", default="car_brand_5stage")
     words.add_argument("--set", action="append", default=[])
-    words.add_argument("--stages", default="0,1")
+    words.add_argument("--stages", help="numbers of stages, with commas between; left out: the first two")
     words.add_argument("--rounds", type=int, default=3)
     words.add_argument("--out", type=Path)
     given = words.parse_args()
     recipe = open_recipe(given.recipe, given.set, data=given.data, scale=1, weights=None, no_pretrained=False)
     ready = make_ready(recipe, 0, stderr_console())
     found = {}
-    for index in map(int, given.stages.split(",")):
-        stage = ready.plan.stages[index]
+    stages = [ready.plan.stages[int(i)] for i in given.stages.split(",")] if given.stages else ready.plan.stages[:2]
+    for stage in stages:
         found[stage.label] = compared(ready, stage, given.rounds)
         for name in ("fresh", "kept"):
             ratios = [
