@@ -15,8 +15,8 @@ from fastrecipes.results.loading import loading_advice, loading_table
 from fastrecipes.train import bench_loading as bench
 from fastrecipes.train.bench_loading import Benched, Loader, Loading, bench_loading, loaders_to_try
 from fastrecipes.train.display import stderr_console
-from fastrecipes.train.learner import try_on
 from fastrecipes.train.ready import make_ready, stage_of
+from fastrecipes.train.tried import try_on
 
 Write = Callable[..., Path]
 Cli = Callable[..., Told]

@@ -10,8 +10,8 @@ from conftest import RECIPES
 from rich.console import Console
 
 from fastrecipes import load_recipe
-from fastrecipes.train.learner import try_batch
 from fastrecipes.train.ready import make_ready, stage_of
+from fastrecipes.train.tried import try_batch
 
 LISTED = [
     ("fc", "layer4"),

@@ -32,11 +32,11 @@ from fastrecipes.results.doctor.rules.finder import divergence_rate
 from fastrecipes.results.rates_found import save_found
 from fastrecipes.train import rising as module
 from fastrecipes.train.freezing import groups_of
-from fastrecipes.train.learner import try_batch
 from fastrecipes.train.mixing import MixedLoss
 from fastrecipes.train.ready import Ready, make_ready, stage_of
 from fastrecipes.train.rising import RangeTest, range_test
 from fastrecipes.train.suggest import Found, found
+from fastrecipes.train.tried import try_batch
 
 Cli = Callable[..., Told]
 Write = Callable[..., Path]

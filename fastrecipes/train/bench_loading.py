@@ -19,8 +19,9 @@ from fastrecipes.errors import RecipeError
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.planning.prepare import plan_recipe
 from fastrecipes.train.display import counted
-from fastrecipes.train.learner import StageLearner, try_on
+from fastrecipes.train.learner import StageLearner
 from fastrecipes.train.ready import make_ready, planned_as, stage_of
+from fastrecipes.train.tried import try_on
 
 __all__ = ["Benched", "Loader", "Loading", "bench_loading", "check_stage", "cores", "loaders_to_try"]
 

@@ -22,10 +22,10 @@ from fastrecipes.errors import RecipeError, clean
 from fastrecipes.planning.plan import StagePlan
 from fastrecipes.train.display import counted, log
 from fastrecipes.train.faults import told
-from fastrecipes.train.learner import try_batch
 from fastrecipes.train.made import callbacks_of
 from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.ready import Ready, make_ready, stage_of
+from fastrecipes.train.tried import try_batch
 
 __all__ = ["Checked", "can_write", "check_ready", "check_recipe", "checked_table"]
 

@@ -98,15 +98,9 @@ class Features:
                     raise
                 # Ctrl-C reaches the compiler too: then the run ends here
                 watch.computing(part.what(view), 0, len(part.targets))
-                self._as_it_is(e, watch)
+                vars(self).pop("later", None)
+                self.prefix.go_on_uncompiled(str(e).partition("\n")[0], watch.fell_back)
         return self._kept_or_made(part, view, watch)
-
-    def _as_it_is(self, error: Exception, watch: Watch) -> None:
-        """Go on with frozen blocks that are not compiled, as the compiler has failed."""
-        vars(self).pop("later", None)
-        self.prefix.as_it_is()
-        what = str(error).partition("\n")[0]
-        watch.fell_back(f"torch.compile failed ({what}): the frozen blocks run as they are")
 
     def _kept_or_made(self, part: Part, view: int, watch: Watch) -> Any:
         """The features of a view, from the cache or computed now."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Protocol
@@ -91,6 +91,11 @@ class FrozenPrefix:
         each_as_it_is(self._compiled)
         self._compiled = []
         vars(self).pop("digest", None)  # the last bits may be others
+
+    def go_on_uncompiled(self, what: str, told: Callable[[str], None]) -> None:
+        """Run without what was compiled from here on, since the compiler failed with the message `what`; `told` hears so."""
+        self.as_it_is()
+        told(f"torch.compile failed ({what}): the frozen blocks run as they are")
 
     @property
     def dtype(self) -> torch.dtype:

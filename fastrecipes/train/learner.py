@@ -21,24 +21,23 @@ from fastai.torch_core import norm_bias_params, to_detach, to_float
 from torch import nn
 
 from fastrecipes.data.draws import Draws
-from fastrecipes.train.compiling import as_it_is, compiling, failed_to_compile
+from fastrecipes.train.compiling import compiling
 from fastrecipes.train.decay import DecayApart
 from fastrecipes.train.events import Hearing
 from fastrecipes.train.features import Features
-from fastrecipes.train.freezing import without_gradients
 from fastrecipes.train.frozen import FrozenPrefix
 from fastrecipes.train.heap import give_back
 from fastrecipes.train.keeper import Keeper
 from fastrecipes.train.loss import loss_on
 from fastrecipes.train.losses import on_cpu
-from fastrecipes.train.memory import is_out_of_memory
 from fastrecipes.train.parallel import in_parallel
 from fastrecipes.train.precision import Precision
-from fastrecipes.train.state import Position, load_learner_state, waiting_gradients
+from fastrecipes.train.retried import retried
+from fastrecipes.train.state import Position, load_learner_state
 from fastrecipes.train.stepping import groups_joined, zero_grad
 from fastrecipes.train.together import level, mean_of, told_by_any, wait, whole
 
-__all__ = ["StageLearner", "try_batch", "try_on"]
+__all__ = ["StageLearner"]
 
 
 class StageLearner(Learner):
@@ -214,58 +213,9 @@ class StageLearner(Learner):
 
     def _do_one_batch(self) -> None:
         """A batch; with `auto_batch`, in as many parts as memory needs, each of two images or more for BatchNorm's sake."""
-        before = self._waiting_gradients()
         if self.prefix is not None and self.training:  # what is random above the frozen blocks, whoever ran them
             self.dl.seed_for("rest", self.iter)
-        again = True  # Ctrl-C reaches the compiler too: its first failure need not be its own
-        while True:
-            try:
-                return self._in_parts()
-            except Exception as e:
-                short = self.auto_batch and is_out_of_memory(e) and 4 * self.n_parts <= len(self.yb[0])
-                if not short and not (self._compiles and failed_to_compile(e)):
-                    raise
-                what = str(e).partition("\n")[0]
-            self.pred = self.loss = self.loss_grad = None  # the error's traceback, now gone, held on to memory too
-            self._set_gradients(before)
-            if short:
-                self._halve(what)
-            elif again:
-                again = False
-            else:
-                self._without_compiling(what)
-
-    def _waiting_gradients(self) -> list[torch.Tensor | None] | None:
-        """Copies of the gradients that wait for a step, so that a batch can be tried again; None where none does."""
-        may_fail = self.training and (self.auto_batch or self._compiles)
-        return waiting_gradients(self) if may_fail and self.n_waiting else None
-
-    def _set_gradients(self, grads: list[torch.Tensor | None] | None) -> None:
-        without_gradients(self.model)
-        for p, grad in zip(self.model.parameters(), grads or (), strict=False):
-            p.grad = grad
-
-    def _halve(self, what: str) -> None:
-        self.n_parts *= 2
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
-        self.keeper.fell_back(
-            f"out of memory ({what}): each batch now trains in {self.n_parts} parts, one step for all"
-        )
-
-    @property
-    def _compiles(self) -> bool:
-        """Whether the network or its frozen blocks are compiled."""
-        return self.compiled or (self.prefix is not None and self.prefix.is_compiled)
-
-    def _without_compiling(self, what: str) -> None:
-        if self.prefix is not None and self.prefix.is_compiled:
-            self.prefix.as_it_is()
-            self.keeper.fell_back(f"torch.compile failed ({what}): the frozen blocks run as they are")
-            return
-        self.compiled = False
-        as_it_is(self.model)
-        self.keeper.fell_back(f"torch.compile failed ({what}): the network runs as it is")
+        retried(self, self._in_parts)
 
     def _in_parts(self) -> None:
         """The batch part after part: gradients add up to those of the whole, since each loss counts by its share.
@@ -351,25 +301,3 @@ class StageLearner(Learner):
     def _step(self) -> None:
         with groups_joined(self.opt):
             super()._step()
-
-
-def try_batch(learn: StageLearner, *, train: bool) -> float:
-    """The loss of one batch, forward and, where it trains, backward with one step; no callback hears of it."""
-    return try_on(learn, (learn.dls.train if train else learn.dls.valid).one_batch(), train=train)
-
-
-def try_on(learn: StageLearner, batch: Any, *, train: bool) -> float:
-    """The same for a `batch` that was loaded before. Nothing is compiled, from here on the frozen blocks neither."""
-    if learn.prefix is not None:
-        learn.prefix.as_it_is()
-    xb, *yb = (t.as_subclass(torch.Tensor) if isinstance(t, torch.Tensor) else t for t in batch)  # as a fit has them
-    learn.model.train(train)
-    if train and hasattr(learn, "frozen_eval"):
-        learn.frozen_eval.before_train()
-    with torch.set_grad_enabled(train):
-        loss = learn.loss_func(learn.outputs(learn.model, (xb,)), *yb)
-    if train:
-        loss.backward()
-        learn.opt.step()
-        learn.opt.zero_grad()
-    return float(loss.detach())  # waits for the device

@@ -16,9 +16,9 @@ from fastrecipes.declare.recipe import Recipe
 from fastrecipes.planning.plan import Plan, StagePlan
 from fastrecipes.train.display import clock, counted
 from fastrecipes.train.heap import kept_heap
-from fastrecipes.train.learner import try_batch
 from fastrecipes.train.memory import peak_memory_mb
 from fastrecipes.train.ready import Ready, make_ready, planned_as, stage_of
+from fastrecipes.train.tried import try_batch
 
 __all__ = ["Cost", "measure_plan", "measured_table"]
 
